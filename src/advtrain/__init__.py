@@ -1,0 +1,1 @@
+"""A reproducibility pipeline for adversarial training."""

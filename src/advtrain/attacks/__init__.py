@@ -1,0 +1,1 @@
+"""Attacks: one pure function a file, all with the contract of `attack.py`."""

@@ -1,0 +1,1 @@
+"""Evaluation: one row per example, no aggregate."""

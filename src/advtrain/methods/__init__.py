@@ -1,0 +1,1 @@
+"""Training methods: one file each, all with the contract of `method.py`."""

@@ -1,0 +1,1 @@
+"""Networks: one file each; normalisation is the first layer of every one."""

@@ -1,0 +1,1 @@
+"""Parameters: what `params.yaml` may say, checked before anything runs."""

@@ -1,0 +1,1 @@
+"""Results: the schema of the Parquet files, their stamps, and the refusal of mixed ones."""

@@ -1,0 +1,1 @@
+"""Training: the one loop that runs every method, and what it needs."""
