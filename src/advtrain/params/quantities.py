@@ -23,6 +23,9 @@ Positive = float
 Share = float
 """A number in [0, 1]: fractions, probabilities, momentum."""
 
+Shares = tuple[float, ...]
+"""Numbers in [0, 1], in ascending order: the milestones of a schedule."""
+
 Pixels = float
 """A length in [0, 1] pixel units; written as a fraction (`8/255`) or a decimal."""
 

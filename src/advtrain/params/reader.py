@@ -1,0 +1,340 @@
+"""`params.yaml` -> `Params`: the one place that owns types, ranges and their error messages."""
+
+import difflib
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from advtrain.params import quantities
+from advtrain.params.schema import Curve, Entry, Epsilon, Params, Study
+from advtrain.params.signatures import Parameter, Value, modules, signature
+
+SECTIONS = {
+    "datasets": "data",
+    "models": "models",
+    "recipes": "training",
+    "methods": "methods",
+    "attacks": "attacks",
+}
+TOP = ("run", "raw_data", "device", "store_gib", *SECTIONS, "studies")
+STUDY = (
+    *("title", "description", "dataset", "model", "recipe", "norm", "epsilons", "methods"),
+    *("seeds", "attacks", "curve", "weights", "attack_examples", "attack_batch_size"),
+)
+NORMS = ("linf", "l2")
+
+
+class ParamsError(ValueError):
+    """`params.yaml` says something that cannot be run; one line for each problem."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A YAML loader that refuses a key given twice, where YAML would keep the last in silence."""
+
+
+def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hashable, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *other`, which may come again
+            continue
+        key = loader.construct_object(key_node)
+        if key in seen:
+            line = key_node.start_mark.line + 1
+            raise ParamsError(f"line {line}: {key!r} is given twice; remove one of the two")
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Load a parameter file, refusing duplicate keys.
+
+    Raises:
+        ParamsError: naming the file, and the line where there is one.
+    """
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is not there; run from the repository's top folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path.name} is not valid YAML: {error}") from None
+    except ParamsError as error:
+        raise ParamsError(f"{path.name}: {error}") from None
+    if not isinstance(found, dict):
+        raise ParamsError(f"{path.name} holds no mapping; expected the keys {', '.join(TOP)}")
+    return found
+
+
+def read(path: Path, config: Mapping[str, Any] | None = None) -> Params:
+    """Read and check the parameters.
+
+    Args:
+        path: the `params.yaml`.
+        config: the values to use in the file's place: Snakemake's `config`, which is the file
+            with what `--config` gave laid over it.
+
+    Raises:
+        ParamsError: with one line for each problem found, each naming its place and the mend.
+    """
+    found = load_yaml(path)
+    return _Reader(path.name).params(dict(config) if config is not None else found)
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return `; did you mean 'beta'?`, or the list of what is known."""
+    known = list(known)
+    close = difflib.get_close_matches(str(word), known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else "; it takes none"
+
+
+class _Reader:
+    """Collects every problem, so that one run shows them all."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[str] = []
+
+    def problem(self, place: str, what: str) -> None:
+        self.problems.append(f"{self.file}: {place}{what}")
+
+    def params(self, given: Mapping[str, Any]) -> Params:
+        self.unknown("", given, TOP)
+        sections = {name: self.section(name, given.get(name)) for name in SECTIONS}
+        studies: dict[str, Study] = {}
+        for name, study in self.mapping("studies", given.get("studies")).items():
+            if self.name_is_fine(f"studies.{name}", name):
+                studies[name] = self.study(name, study, sections)
+        run = self.names("run", given.get("run"), studies, "study")
+        raw_data = given.get("raw_data", "data/raw")
+        if not isinstance(raw_data, str):
+            self.problem("raw_data", f": expected a folder, got {raw_data!r}")
+        device = given.get("device", "auto")
+        if device not in ("auto", "cpu", "cuda"):
+            self.problem("device", f": expected auto, cpu or cuda, got {device!r}")
+        store = self.value(
+            "store_gib", Parameter("store_gib", "NonNegative", (), False, 20.0), given
+        )
+        if self.problems:
+            raise ParamsError("\n".join(self.problems))
+        return Params(
+            run=run,
+            raw_data=raw_data,
+            device=device,
+            store_gib=float(store),  # type: ignore[arg-type]
+            studies=studies,
+            source=given,
+            **sections,
+        )
+
+    def unknown(self, place: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+        for key in given:
+            if key not in known:
+                dot = f"{place}." if place else ""
+                self.problem(f"{dot}{key}", f" is not a key{did_you_mean(key, known)}")
+
+    def mapping(self, place: str, given: Any) -> dict[str, Any]:
+        if given is None:
+            return {}
+        if not isinstance(given, Mapping):
+            self.problem(place, f": expected a mapping of names, got {given!r}")
+            return {}
+        return {str(key): value for key, value in given.items()}
+
+    def name_is_fine(self, place: str, name: str) -> bool:
+        if name and all(c.isalnum() or c in "_." for c in name) and name[0].isalnum():
+            return True
+        self.problem(place, ": a name holds letters, digits, '_' and '.' (it names files)")
+        return False
+
+    def value(self, place: str, parameter: Parameter, given: Mapping[str, Any]) -> Value:
+        if parameter.name not in given:
+            return parameter.default
+        try:
+            return parameter.read(given[parameter.name])
+        except ValueError as error:
+            self.problem(place, f": {error}")
+            return parameter.default
+
+    def section(self, section: str, given: Any) -> dict[str, Entry]:
+        entries = {}
+        for name, entry in self.mapping(section, given).items():
+            place = f"{section}.{name}"
+            values = self.mapping(place, entry)
+            if self.name_is_fine(place, name):
+                module = name if section != "recipes" else "loop"
+                if section != "recipes":
+                    module = str(values.pop("module", name))
+                entries[name] = self.entry(section, place, name, module, values)
+        return entries
+
+    def entry(
+        self, section: str, place: str, name: str, module: str, given: dict[str, Any]
+    ) -> Entry:
+        try:
+            known = self.signature(section, module)
+        except FileNotFoundError:
+            kind = SECTIONS[section]
+            mend = did_you_mean(module, modules(kind))
+            self.problem(place, f": there is no src/advtrain/{kind}/{module}.py{mend}")
+            return Entry(name, module, {})
+        except (TypeError, SyntaxError) as error:
+            self.problem(place, f": {error}")
+            return Entry(name, module, {})
+        for key in given:
+            if key not in known:
+                of = "the recipe" if section == "recipes" else module
+                mend = did_you_mean(key, known)
+                self.problem(f"{place}.{key}", f" is not a parameter of {of}{mend}")
+        values = {key: self.value(f"{place}.{key}", one, given) for key, one in known.items()}
+        return Entry(name, module, values)
+
+    def signature(self, section: str, module: str) -> dict[str, Parameter]:
+        if section == "recipes":
+            return signature("training", "loop", "train")
+        found = signature(SECTIONS[section], module)
+        if section == "datasets":
+            found = {**signature("data", "prepare"), **found}
+        return found
+
+    def names(self, place: str, given: Any, known: Iterable[str], what: str) -> tuple[str, ...]:
+        if isinstance(given, str):
+            given = [given]
+        if not isinstance(given, list | tuple) or not given:
+            self.problem(place, f": expected a list of names (one {what} at least), got {given!r}")
+            return ()
+        known = list(known)
+        for name in given:
+            if name not in known:
+                self.problem(place, f": there is no {what} {name!r}{did_you_mean(name, known)}")
+        self.unique(place, given)
+        return tuple(str(name) for name in given)
+
+    def unique(self, place: str, given: Iterable[Any]) -> None:
+        seen = set()
+        for one in given:
+            if one in seen:
+                self.problem(place, f": {one!r} is given twice, which would make duplicate cells")
+            seen.add(one)
+
+    def one(self, place: str, given: Any, known: Mapping[str, Any], what: str) -> str:
+        if not isinstance(given, str) or given not in known:
+            self.problem(place, f": there is no {what} {given!r}{did_you_mean(given, known)}")
+        return str(given)
+
+    def epsilons(self, place: str, given: Any, norm: str) -> tuple[Epsilon, ...]:
+        if not isinstance(given, list | tuple) or not given:
+            self.problem(place, f": expected a list of budgets such as [8/255], got {given!r}")
+            return ()
+        budgets = [self.epsilon(f"{place}[{i}]", one, norm) for i, one in enumerate(given)]
+        texts: dict[float, str] = {}
+        for one in budgets:
+            if one.value in texts:
+                self.problem(
+                    place,
+                    f": {texts[one.value]} and {one.text} are the same budget, "
+                    "which would make duplicate cells; remove one",
+                )
+            texts[one.value] = one.text
+        return tuple(budgets)
+
+    def epsilon(self, place: str, given: Any, norm: str) -> Epsilon:
+        try:
+            value = quantities.fraction(given)
+        except (ValueError, AttributeError, TypeError):
+            self.problem(place, f": expected a budget such as 8/255 or 0.2, got {given!r}")
+            return Epsilon(str(given), 0.0)
+        text = str(given).replace(" ", "")
+        if norm == "linf" and not 0 <= value <= 1:
+            mend = f"; did you mean {text}/255?" if 1 < value <= 255 else ""
+            self.problem(place, f": linf epsilon is in [0, 1] pixel units, got {text}{mend}")
+        elif not 0 <= value < float("inf"):
+            self.problem(place, f": an epsilon is 0 or more, got {text}")
+        return Epsilon(text, value)
+
+    def study(self, name: str, given: Any, sections: Mapping[str, Mapping[str, Entry]]) -> Study:
+        place = f"studies.{name}"
+        values = self.mapping(place, given)
+        self.unknown(place, values, STUDY)
+        norm = values.get("norm", "linf")
+        if norm not in NORMS:
+            self.problem(f"{place}.norm", f": expected one of {', '.join(NORMS)}, got {norm!r}")
+        methods = self.names(
+            f"{place}.methods", values.get("methods"), sections["methods"], "method"
+        )
+        seeds = values.get("seeds", [0])
+        if (
+            not isinstance(seeds, list | tuple)
+            or not seeds
+            or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds)
+        ):
+            self.problem(f"{place}.seeds", f": expected a list of whole numbers, got {seeds!r}")
+            seeds = []
+        self.unique(f"{place}.seeds", seeds)
+        attacks = self.names(
+            f"{place}.attacks", values.get("attacks"), sections["attacks"], "attack"
+        )
+        weights = values.get("weights", ["last"])
+        if not isinstance(weights, list | tuple) or not set(weights) <= {"last", "best"}:
+            self.problem(f"{place}.weights", f": expected a list of last, best, got {weights!r}")
+            weights = []
+        self.unique(f"{place}.weights", weights)
+        count = Parameter("attack_examples", "Count", (), True, None)
+        batch = Parameter("attack_batch_size", "Count", (), False, 250)
+        read: Callable[[Parameter], Value] = lambda p: self.value(f"{place}.{p.name}", p, values)  # noqa: E731
+        return Study(
+            name=name,
+            title=self.text(f"{place}.title", values.get("title", name)),
+            description=self.text(f"{place}.description", values.get("description", "")),
+            dataset=self.one(
+                f"{place}.dataset", values.get("dataset"), sections["datasets"], "data set"
+            ),
+            model=self.one(f"{place}.model", values.get("model"), sections["models"], "model"),
+            recipes=self.recipes(place, values.get("recipe"), methods, sections["recipes"]),
+            norm=norm,
+            epsilons=self.epsilons(f"{place}.epsilons", values.get("epsilons"), norm),
+            methods=methods,
+            seeds=tuple(seeds),
+            attacks=attacks,
+            curve=self.curve(place, values.get("curve"), sections["attacks"], norm),
+            weights=tuple(weights),
+            attack_examples=read(count),  # type: ignore[arg-type]
+            attack_batch_size=read(batch),  # type: ignore[arg-type]
+        )
+
+    def text(self, place: str, given: Any) -> str:
+        if not isinstance(given, str):
+            self.problem(place, f": expected a text, got {given!r}")
+        return " ".join(str(given).split())
+
+    def recipes(
+        self, place: str, given: Any, methods: tuple[str, ...], known: Mapping[str, Entry]
+    ) -> dict[str, str]:
+        """Read `recipe: name`, or `recipe: {default: name, trades: other}`."""
+        if not isinstance(given, Mapping):
+            name = self.one(f"{place}.recipe", given, known, "recipe")
+            return dict.fromkeys(methods, name)
+        self.unknown(f"{place}.recipe", given, ("default", *methods))
+        found = {}
+        for method in methods:
+            recipe = given.get(method, given.get("default"))
+            found[method] = self.one(f"{place}.recipe.{method}", recipe, known, "recipe")
+        return found
+
+    def curve(
+        self, place: str, given: Any, attacks: Mapping[str, Entry], norm: str
+    ) -> Curve | None:
+        if given is None:
+            return None
+        values = self.mapping(f"{place}.curve", given)
+        self.unknown(f"{place}.curve", values, ("attack", "epsilons"))
+        return Curve(
+            attack=self.one(f"{place}.curve.attack", values.get("attack"), attacks, "attack"),
+            epsilons=self.epsilons(f"{place}.curve.epsilons", values.get("epsilons"), norm),
+        )
