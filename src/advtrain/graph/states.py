@@ -1,0 +1,134 @@
+"""States: whether the results on disk are those that `params.yaml` asks for, and if not, why."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advtrain.graph.nodes import Graph, Node
+from advtrain.graph.records import Manifest, outputs_digest, read_manifest
+
+FOLDERS = (
+    ("data/prepared", 1),
+    ("results/train", 2),
+    ("results/attack", 3),
+    ("results/collect", 1),
+    ("reports/tables", 1),
+    ("reports/figures", 1),
+    ("checkpoints", 2),
+)
+SECTIONS = {
+    "dataset": "datasets",
+    "model": "models",
+    "method": "methods",
+    "recipe": "recipes",
+    "attack": "attacks",
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """`fresh`, `stale` or `missing`, with the reasons in words."""
+
+    word: str
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.word == "fresh"
+
+
+FRESH = State("fresh")
+
+
+def states(graph: Graph) -> dict[str, State]:
+    """Return the state of every node, from manifests and file sizes (`verify` reads the bytes)."""
+    manifests = {node.id: read_manifest(node.manifest) for node in graph}
+    return {node.id: _state(node, manifests) for node in graph}
+
+
+def _state(node: Node, manifests: Mapping[str, Manifest | None]) -> State:
+    manifest = manifests[node.id]
+    if manifest is None:
+        return State("missing", ("it has not been computed here",))
+    if manifest["key"] != node.key:
+        return State("stale", tuple(_why(node, manifest)))
+    absent = [path for path in node.outputs if not _is_whole(node.root / path, path, manifest)]
+    if absent:
+        advice = f"{absent[0]} is not here, or cut short (`dvc pull` brings it if it was pushed)"
+        return State("missing", (advice,))
+    for upstream in node.inputs:
+        found, recorded = manifests[upstream.id], manifest["inputs"].get(upstream.id)
+        if found and recorded and recorded["digest"] != outputs_digest(found["outputs"]):
+            return State("stale", (f"{upstream.id} has other bytes than those it was made from",))
+    return FRESH
+
+
+def _is_whole(path: Path, name: str, manifest: Manifest) -> bool:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return False
+    recorded = manifest["outputs"].get(name)
+    return recorded is None or bool(size == recorded["size"])
+
+
+def _why(node: Node, manifest: Manifest) -> Iterator[str]:
+    """Say which parameter, code or input changed, from what to what."""
+    before, now = flatten(manifest["params"]), flatten(node.params)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name, "absent") != now.get(name, "absent"):
+            place = _place(name, node.params)
+            yield f"{place}: {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
+    for file in sorted(manifest["code"].keys() | node.code.keys()):
+        if file not in node.code:
+            yield f"code: {file} is no longer used"
+        elif file not in manifest["code"]:
+            yield f"code: {file} is used now"
+        elif manifest["code"][file] != node.code[file]:
+            yield f"code: {file} changed"
+    recorded = {id: found["key"] for id, found in manifest["inputs"].items()}
+    for upstream in node.inputs:
+        if recorded.get(upstream.id) != upstream.key:
+            yield f"input: {upstream.id} changed"
+    for id in sorted(recorded.keys() - {upstream.id for upstream in node.inputs}):
+        yield f"input: {id} is no longer read"
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Turn nested parameters into dotted names."""
+    if isinstance(value, Mapping) and value:
+        found: dict[str, Any] = {}
+        for name, one in value.items():
+            found |= flatten(one, f"{prefix}.{name}" if prefix else str(name))
+        return found
+    return {prefix: value}
+
+
+def _place(name: str, params: Mapping[str, Any]) -> str:
+    """Turn `method.parameters.beta` into the place in `params.yaml`: `methods.trades.beta`."""
+    kind, _, rest = name.partition(".")
+    group, _, parameter = rest.partition(".")
+    entry = params.get(kind)
+    if kind in SECTIONS and group in ("parameters", "split") and isinstance(entry, Mapping):
+        return f"{SECTIONS[kind]}.{entry['name']}.{parameter}"
+    return name
+
+
+def orphans(graph: Graph) -> list[Path]:
+    """List result folders that no node of any study of `params.yaml` owns.
+
+    The studies that `run` does not name are not orphans: their results wait.
+    """
+    owned = {graph.root / node.folder for node in graph}
+    owned |= {(graph.root / path).parent for node in graph for path in node.outputs}
+    found = []
+    for folder, depth in FOLDERS:
+        pattern = "/".join(["*"] * depth)
+        found += [
+            path
+            for path in sorted((graph.root / folder).glob(pattern))
+            if path.is_dir() and not any(path == one or path in one.parents for one in owned)
+        ]
+    return found

@@ -1,0 +1,32 @@
+"""Sync: tell Snakemake, which looks at files, what the keys say.
+
+For each node an empty marker exists if and only if its results on disk are fresh, and an
+immutable spec holds what its job needs. Both are derived and may be deleted at any time.
+"""
+
+import os
+from collections.abc import Mapping
+
+from advtrain.graph.nodes import STAGES, Graph
+from advtrain.graph.records import write_json
+from advtrain.graph.states import State, states
+
+EPOCH = 1_000_000_000  # old, and later for later stages: a time stamp never asks for a rerun
+
+
+def sync(graph: Graph) -> Mapping[str, State]:
+    """Make markers and specs agree with the keys; return the states they were made from."""
+    found = states(graph)
+    for node in graph:
+        spec = graph.root / node.spec_path
+        if not spec.exists():
+            write_json(spec, node.spec())
+        marker = graph.root / node.marker
+        if found[node.id].is_fresh:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+            os.utime(marker, (EPOCH + STAGES.index(node.stage),) * 2)
+        else:
+            marker.unlink(missing_ok=True)
+        os.utime(spec, (EPOCH - 1,) * 2)
+    return found
