@@ -1,0 +1,165 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from advtrain.noise import Noise
+from advtrain.threat import NORMS, ThreatModel
+
+# Storing x + delta rounds a pixel by at most 2^-25; float32 lengths add one part in a million.
+ROUNDING = 2.0**-23
+
+norms = pytest.mark.parametrize("norm", NORMS)
+shapes = st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+epsilons = st.sampled_from([0.0, 1 / 255, 8 / 255, 0.3, 1.0])
+
+
+@st.composite
+def images(draw: st.DrawFn, *bounds: tuple[float, float]) -> list[torch.Tensor]:
+    """Batches of one shape, each with values in its own bounds."""
+    shape = draw(shapes)
+    return [
+        torch.from_numpy(
+            draw(hnp.arrays(np.float32, shape, elements=st.floats(low, high, width=32)))
+        )
+        for low, high in bounds
+    ]
+
+
+def inside(threat: ThreatModel, x_adv: torch.Tensor, x: torch.Tensor) -> bool:
+    near = threat.distance(x_adv, x) <= threat.epsilon * (1 + 1e-6) + ROUNDING
+    return bool(near.all() and (x_adv >= 0).all() and (x_adv <= 1).all())
+
+
+@norms
+@settings(deadline=None)
+@given(batches=images((0, 1), (-3, 3)), epsilon=epsilons)
+def test_projection_lies_in_the_ball_and_the_box(
+    norm: str, batches: list[torch.Tensor], epsilon: float
+) -> None:
+    x, x_adv = batches
+    threat = ThreatModel(norm, epsilon)
+    assert inside(threat, threat.project(x_adv, x), x)
+
+
+@norms
+@settings(deadline=None)
+@given(batches=images((0, 1), (-3, 3)), epsilon=epsilons)
+def test_projection_is_idempotent(norm: str, batches: list[torch.Tensor], epsilon: float) -> None:
+    x, x_adv = batches
+    threat = ThreatModel(norm, epsilon)
+    once = threat.project(x_adv, x)
+    tolerance = 0 if norm == "linf" else ROUNDING
+    torch.testing.assert_close(threat.project(once, x), once, rtol=0, atol=tolerance)
+
+
+@norms
+@settings(deadline=None)
+@given(batches=images((0, 1), (0, 1)))
+def test_projection_keeps_what_is_already_allowed(norm: str, batches: list[torch.Tensor]) -> None:
+    x, x_adv = batches
+    wide = ThreatModel(norm, 1.0 if norm == "linf" else 10.0)
+    torch.testing.assert_close(wide.project(x_adv, x), x_adv, rtol=0, atol=ROUNDING)
+
+
+@norms
+def test_projection_is_the_nearest_point_away_from_the_box(norm: str) -> None:
+    x = torch.full((1, 1, 1, 2), 0.5)
+    x_adv = torch.tensor([[[[0.8, 0.9]]]])
+    nearest = {"linf": [0.6, 0.6], "l2": [0.56, 0.58]}[norm]
+    projected = ThreatModel(norm, 0.1).project(x_adv, x)
+    torch.testing.assert_close(projected.flatten(), torch.tensor(nearest))
+
+
+@norms
+def test_project_leaves_its_arguments_alone(norm: str) -> None:
+    x, x_adv = torch.full((2, 1, 2, 2), 0.5), torch.full((2, 1, 2, 2), 3.0)
+    ThreatModel(norm, 0.1).project(x_adv, x)
+    assert (x == 0.5).all()
+    assert (x_adv == 3.0).all()
+
+
+@norms
+@settings(deadline=None)
+@given(batches=images((-10, 10)), scale=st.sampled_from([1.0, 1e-20, 1e-30, 1e20]))
+def test_steepest_has_unit_norm_and_attains_the_dual_norm(
+    norm: str, batches: list[torch.Tensor], scale: float
+) -> None:
+    gradient = (batches[0] * scale).double().float()
+    steepest = ThreatModel(norm, 1.0).steepest(gradient)
+    flat, direction = gradient.double().flatten(1), steepest.double().flatten(1)
+    primal, dual = (math.inf, 1) if norm == "linf" else (2, 2)
+    lengths = torch.linalg.vector_norm(direction, ord=primal, dim=1)
+    # Below the smallest normal float32 a length is free to be anything up to 1.
+    normal = flat.abs().amax(1) >= torch.finfo(torch.float32).tiny
+    torch.testing.assert_close(lengths[normal], torch.ones_like(lengths)[normal], rtol=1e-6, atol=0)
+    assert (lengths <= 1 + 1e-6).all()
+    expected = torch.linalg.vector_norm(flat, ord=dual, dim=1)
+    found = (flat * direction).sum(1)
+    torch.testing.assert_close(found[normal], expected[normal], rtol=1e-6, atol=0)
+
+
+@norms
+def test_a_zero_gradient_has_a_zero_direction(norm: str) -> None:
+    steepest = ThreatModel(norm, 1.0).steepest(torch.zeros(2, 3, 4, 5))
+    assert torch.equal(steepest, torch.zeros(2, 3, 4, 5))
+
+
+@norms
+@settings(deadline=None)
+@given(batches=images((0, 1)), epsilon=epsilons, seed=st.integers(0, 99), restart=st.integers(0, 9))
+def test_a_random_start_lies_in_the_threat_set(
+    norm: str, batches: list[torch.Tensor], epsilon: float, seed: int, restart: int
+) -> None:
+    (x,) = batches
+    threat = ThreatModel(norm, epsilon)
+    assert inside(threat, threat.random_start(x, Noise(seed, torch.arange(len(x))), restart), x)
+
+
+@norms
+def test_random_starts_are_uniform_in_the_ball(norm: str) -> None:
+    x = torch.full((4000, 1, 1, 3), 0.5)
+    threat = ThreatModel(norm, 0.2)
+    delta = (threat.random_start(x, Noise(5, torch.arange(4000))) - x).flatten(1) / 0.2
+    assert delta.mean(0).abs().max() < 4 * delta.std() / 4000**0.5
+    # Half the radius holds 1/8 of the volume of either ball in three dimensions.
+    share = (threat.distance(x + 0.2 * delta.view_as(x), x) < 0.1).float().mean()
+    assert abs(share - 1 / 8) < 4 * (1 / 8 * 7 / 8 / 4000) ** 0.5
+
+
+@norms
+def test_a_random_start_depends_on_the_example_alone(norm: str) -> None:
+    x = torch.rand(9, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    noise, threat = Noise(1, torch.arange(9)), ThreatModel(norm, 0.1)
+    whole, rows = threat.random_start(x, noise), torch.tensor([7, 2, 3])
+    assert torch.equal(threat.random_start(x[rows], noise.take(rows)), whole[rows])
+    channels_last = x.to(memory_format=torch.channels_last)
+    assert torch.equal(threat.random_start(channels_last, noise), whole)
+    assert not torch.equal(threat.random_start(x, noise, restart=1), whole)
+
+
+@norms
+@settings(deadline=None)
+@given(batches=images((0, 1), (0, 1), (0, 1)), share=st.floats(0, 1))
+def test_distance_is_a_norm_of_the_difference(
+    norm: str, batches: list[torch.Tensor], share: float
+) -> None:
+    x, other, third = batches
+    distance = ThreatModel(norm, 0.1).distance
+    apart = distance(other, x)
+    assert torch.equal(distance(x, x), torch.zeros(len(x)))
+    assert torch.equal(apart > 0, (other != x).flatten(1).any(1))
+    assert torch.equal(apart, distance(x, other))
+    assert (apart <= distance(other, third) + distance(third, x) + 1e-6).all()
+    between = x.double() + share * (other.double() - x.double())
+    torch.testing.assert_close(distance(between, x), share * apart, rtol=1e-6, atol=1e-7)
+
+
+def test_distance_by_hand() -> None:
+    x, x_adv = torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.3, -0.4]]]])
+    assert ThreatModel("linf", 1).distance(x_adv, x).item() == pytest.approx(0.4)
+    assert ThreatModel("l2", 1).distance(x_adv, x).item() == pytest.approx(0.5)
