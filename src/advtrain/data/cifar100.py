@@ -1,0 +1,24 @@
+"""CIFAR-100: 60 000 colour images of 100 classes, 32 x 32."""
+
+from pathlib import Path
+
+from advtrain.data.cifar import read_cifar
+from advtrain.data.source import Source
+
+
+def cifar100(raw: Path) -> Source:
+    """Read CIFAR-100 (Krizhevsky 2009) from `raw`, or download it there.
+
+    Args:
+        raw: folder that holds, or will hold, `cifar-100-python`.
+
+    Returns:
+        The data set, with its official test part of 10 000 images.
+
+    Raises:
+        FileNotFoundError: if a file is missing and cannot be downloaded.
+        ValueError: if a file is damaged.
+    """
+    from torchvision.datasets import CIFAR100
+
+    return read_cifar("cifar100", raw, CIFAR100)

@@ -1,0 +1,142 @@
+"""Images in folders, one a class, as ImageNet is laid out."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from advtrain.data.source import CHUNK, Images, Part, Positions, Source
+from advtrain.params.quantities import Count
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+THREADS = 4
+"""Images decoded at a time; Pillow works outside the interpreter lock."""
+
+
+def imagefolder(
+    raw: Path,
+    *,
+    folder: str = "imagenet",
+    image_size: Count = 224,
+    shorter_side: Count | None = None,
+) -> Source:
+    """Read `raw/<folder>/train/<class>/*` and, as the test part, `raw/<folder>/val/<class>/*`.
+
+    The shorter side is resized (bilinear, antialiased) and the centre cropped, as torchvision's
+    `Resize` and `CenterCrop` do on a Pillow image. Only the images in hand are in memory.
+
+    Args:
+        raw: folder of raw data.
+        folder: name of the data set's folder.
+        image_size: height and width of the crop in pixels.
+        shorter_side: length in pixels that the shorter side is resized to first; None is 8/7 of
+            `image_size`, which is ImageNet's 256 for 224.
+
+    Returns:
+        The data set; classes are the folders of `train` by name. Its checksums are those of the
+        list of files and sizes, not of their content: the prepared files carry that.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if a folder holds no images, the classes of the two parts differ, or, when it
+            is read, an image is damaged.
+    """
+    root = raw / folder
+    resized = image_size * 8 // 7 if shorter_side is None else shorter_side
+    if resized < image_size:
+        raise ValueError(
+            f"imagefolder: shorter_side {resized} is less than image_size {image_size}; "
+            "a crop cannot be larger than the image"
+        )
+    if not (root / "train").is_dir():
+        raise FileNotFoundError(
+            f"imagefolder: {root / 'train'} not found; put one folder per class there, "
+            "or correct the parameter 'folder'"
+        )
+    classes = _folders(root / "train")
+    if not classes:
+        raise ValueError(f"imagefolder: {root / 'train'} holds no folders; put one per class there")
+    parts: dict[str, Part] = {}
+    checksums: dict[str, str] = {}
+    for name in ("train", "val"):
+        if not (root / name).is_dir():
+            continue
+        if (found := _folders(root / name)) != classes:
+            unlike = sorted(set(found) ^ set(classes))
+            raise ValueError(
+                f"imagefolder: {root / name} and {root / 'train'} hold different classes, "
+                f"such as {unlike[0]!r}; they must be the same"
+            )
+        files, labels = _files(root / name, classes)
+        parts[name] = _part(files, labels, image_size, resized)
+        checksums[f"{folder}/{name}"] = _listing(root, files)
+    return Source(
+        name=folder,
+        classes=classes,
+        channels=3,
+        size=image_size,
+        train=parts["train"],
+        test=parts.get("val"),
+        citation=(
+            "O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, "
+            "IJCV 115(3), 2015"
+        ),
+        checksums=checksums,
+    )
+
+
+def _folders(path: Path) -> tuple[str, ...]:
+    return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
+
+
+def _files(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]:
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        inside = [file for file in (path / name).iterdir() if file.suffix.lower() in SUFFIXES]
+        if not inside:
+            raise ValueError(
+                f"imagefolder: {path / name} holds no images ({', '.join(sorted(SUFFIXES))}); "
+                "unpack the data set again, or delete the folder"
+            )
+        files += sorted(inside)
+        labels += [label] * len(inside)
+    return files, labels
+
+
+def _listing(root: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        line = f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}\n"
+        digest.update(line.encode())
+    return f"sha256 of names and sizes:{digest.hexdigest()}"
+
+
+def _part(files: list[Path], labels: list[int], size: int, shorter_side: int) -> Part:
+    def read(positions: Positions) -> Iterator[Images]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(positions), CHUNK):
+                chosen = [files[position] for position in positions[start : start + CHUNK]]
+                yield np.stack(
+                    list(pool.map(lambda file: _decode(file, size, shorter_side), chosen))
+                )
+
+    return Part(np.asarray(labels, dtype=np.int64), read)
+
+
+def _decode(path: Path, size: int, shorter_side: int) -> Images:
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"imagefolder: {path} cannot be decoded ({error}); replace the file by an intact copy"
+        ) from error
+    scale = [side * shorter_side // min(image.size) for side in image.size]
+    resized = image.resize((scale[0], scale[1]), Image.Resampling.BILINEAR)
+    left, top = (round((side - size) / 2) for side in resized.size)
+    crop = resized.crop((left, top, left + size, top + size))
+    return np.asarray(crop).transpose(2, 0, 1)

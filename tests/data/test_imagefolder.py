@@ -1,0 +1,129 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import transforms
+
+from advtrain.data.imagefolder import imagefolder
+from advtrain.data.prepare import prepare
+from advtrain.data.source import Part
+from advtrain.data.store import load_description, load_split
+
+SHAPES = [(40, 30), (30, 40), (64, 33), (28, 28), (20, 25)]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Two classes in ImageNet's layout, with images of several shapes, modes and formats."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 5), ("val", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pets" / part / name
+            folder.mkdir(parents=True)
+            for number, shape in enumerate(SHAPES[:count]):
+                image = Image.fromarray(generator.integers(0, 256, (*shape, 3), np.uint8))
+                if number == 1:
+                    image.convert("L").save(folder / f"{number}.png")
+                else:
+                    image.save(folder / f"{number}.JPEG", format="jpeg")
+    (tmp_path / "pets" / "train" / "cat" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def decoded(part: Part, positions: list[int]) -> np.ndarray:
+    return np.concatenate(list(part.read(np.asarray(positions))))
+
+
+def test_layout(raw: Path) -> None:
+    source = imagefolder(raw, folder="pets", image_size=21)
+    assert source.name == "pets"
+    assert source.classes == ("cat", "dog")
+    assert (source.channels, source.size) == (3, 21)
+    assert source.train.labels.tolist() == [0] * 5 + [1] * 5
+    assert source.test is not None
+    assert source.test.labels.tolist() == [0, 0, 1, 1]
+    assert set(source.checksums) == {"pets/train", "pets/val"}
+
+
+@pytest.mark.parametrize(
+    ("image_size", "shorter_side", "resized"), [(21, None, 24), (16, 16, 16), (16, 33, 33)]
+)
+def test_crops_are_those_of_torchvision(
+    raw: Path, image_size: int, shorter_side: int | None, resized: int
+) -> None:
+    source = imagefolder(raw, folder="pets", image_size=image_size, shorter_side=shorter_side)
+    crop = transforms.Compose([transforms.Resize(resized), transforms.CenterCrop(image_size)])
+    files = sorted((raw / "pets/train/cat").glob("?.*"))
+    for got, file in zip(decoded(source.train, [0, 1, 2, 3, 4]), files, strict=True):
+        expected = np.asarray(crop(Image.open(file).convert("RGB"))).transpose(2, 0, 1)
+        assert np.array_equal(got, expected)
+
+
+def test_positions_are_read_in_their_order(raw: Path) -> None:
+    source = imagefolder(raw, folder="pets", image_size=8)
+    everything = decoded(source.train, list(range(10)))
+    assert np.array_equal(decoded(source.train, [7, 0, 3]), everything[[7, 0, 3]])
+
+
+def test_without_val_the_test_split_is_a_share(raw: Path, tmp_path: Path) -> None:
+    for file in (raw / "pets/val").rglob("*.*"):
+        file.unlink()
+    for folder in (raw / "pets/val").iterdir():
+        folder.rmdir()
+    (raw / "pets/val").rmdir()
+    source = imagefolder(raw, folder="pets", image_size=8)
+    assert source.test is None
+    prepare(source, tmp_path / "out", test=0.4, validation=0.0)
+    assert load_description(tmp_path / "out")["counts"] == {"train": 6, "validation": 0, "test": 4}
+
+
+def test_damaged_image_is_named(raw: Path, tmp_path: Path) -> None:
+    path = raw / "pets/train/dog/2.JPEG"
+    path.write_bytes(path.read_bytes()[:200])
+    source = imagefolder(raw, folder="pets", image_size=8)
+    with pytest.raises(ValueError, match=r"dog/2\.JPEG cannot be decoded .*replace the file"):
+        prepare(source, tmp_path / "out")
+    path.write_bytes(b"no image at all")
+    with pytest.raises(ValueError, match=r"dog/2\.JPEG cannot be decoded"):
+        prepare(source, tmp_path / "out")
+
+
+def test_changed_files_change_the_checksum(raw: Path) -> None:
+    before = imagefolder(raw, folder="pets").checksums
+    assert imagefolder(raw, folder="pets").checksums == before
+    (raw / "pets/val/cat/0.JPEG").rename(raw / "pets/val/cat/9.JPEG")
+    after = imagefolder(raw, folder="pets").checksums
+    assert after["pets/train"] == before["pets/train"]
+    assert after["pets/val"] != before["pets/val"]
+
+
+def test_wrong_folders(raw: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"train not found; .*the parameter 'folder'"):
+        imagefolder(raw, folder="plants")
+    with pytest.raises(ValueError, match="shorter_side 5 is less than image_size 8"):
+        imagefolder(raw, folder="pets", image_size=8, shorter_side=5)
+    (raw / "pets/val/dog").rename(raw / "pets/val/hound")
+    with pytest.raises(ValueError, match="hold different classes, such as 'dog'"):
+        imagefolder(raw, folder="pets")
+    (raw / "pets/val/hound").rename(raw / "pets/val/dog")
+    for file in (raw / "pets/val/dog").iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"dog holds no images"):
+        imagefolder(raw, folder="pets")
+    (raw / "empty/train").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds no folders"):
+        imagefolder(raw, folder="empty")
+
+
+def test_published_sample(published: Callable[[str], Path], tmp_path: Path) -> None:
+    raw = published("imagenette_sample")
+    source = imagefolder(raw, folder="imagenette-sample", image_size=64)
+    assert len(source.classes) == 10
+    prepare(source, tmp_path, train_examples=50, test_examples=50)
+    facts = load_description(tmp_path)
+    assert facts["class_counts"]["test"] == [5] * 10
+    test = load_split(tmp_path, "test")
+    assert test.images.shape == (50, 3, 64, 64)
+    assert test.images.float().std(dim=(1, 2, 3)).min() > 5

@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from advtrain.data.prepare import prepare
+from advtrain.data.source import Source
+from advtrain.data.store import load_description, load_split
+
+
+@pytest.fixture
+def folder(uneven: Source, tmp_path: Path) -> Path:
+    prepare(uneven, tmp_path)
+    return tmp_path
+
+
+def test_images_are_mapped_and_private(folder: Path) -> None:
+    before = (folder / "train.arrow").read_bytes()
+    split = load_split(folder, "train")
+    split.images.zero_()
+    assert (folder / "train.arrow").read_bytes() == before
+    assert load_split(folder, "train").images.any()
+    assert split.images.is_contiguous()
+
+
+def test_split_outlives_its_file(folder: Path) -> None:
+    split = load_split(folder, "test")
+    kept = split.images.clone()
+    (folder / "test.arrow").unlink()
+    assert torch.equal(split.images, kept)
+
+
+def test_rows_can_be_taken(folder: Path) -> None:
+    split = load_split(folder, "test")
+    assert len(split) == 20
+    first = split.take(slice(5))
+    assert first.example.tolist() == split.example[:5].tolist()
+    rows = torch.tensor([7, 2])
+    assert torch.equal(split.take(rows).images, split.images[rows])
+    assert torch.equal(split.to("cpu").labels, split.labels)
+
+
+def test_unknown_split(folder: Path) -> None:
+    with pytest.raises(ValueError, match="no split 'val'; expected one of train, validation, test"):
+        load_split(folder, "val")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated"])
+def test_damaged_file_is_named(folder: Path, damage: str) -> None:
+    path = folder / "train.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content if damage == "flipped" else content[:-100])
+    with pytest.raises(ValueError, match=r"train\.arrow: damaged, sha256 .* run the prepare step"):
+        load_split(folder, "train")
+    assert len(load_split(folder, "test")) == 20
+
+
+def test_file_that_is_not_arrow(folder: Path) -> None:
+    (folder / "train.arrow").write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"train\.arrow: not an Arrow file"):
+        load_split(folder, "train", verify=False)
+
+
+def test_file_of_another_image_size(folder: Path) -> None:
+    facts = load_description(folder)
+    (folder / "dataset.json").write_text(json.dumps({**facts, "size": 5}))
+    with pytest.raises(ValueError, match="one record batch with images of 75 bytes"):
+        load_split(folder, "train")
+
+
+def test_file_of_several_batches(folder: Path) -> None:
+    path = folder / "train.arrow"
+    with pa.memory_map(str(path)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10)
+    with pytest.raises(ValueError, match="expected one record batch"):
+        load_split(folder, "train", verify=False)
+
+
+def test_missing_files_say_what_to_do(folder: Path) -> None:
+    (folder / "train.arrow").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train\.arrow: not found; run the prepare step"):
+        load_split(folder, "train")
+    (folder / "dataset.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json: not found; .*prepare step first"):
+        load_split(folder, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "not valid JSON"), ("{}", "no entry 'sha256'")]
+)
+def test_damaged_description(folder: Path, text: str, message: str) -> None:
+    (folder / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"dataset\.json: {message}.*run the prepare step again"):
+        load_description(folder)
