@@ -1,0 +1,107 @@
+"""A run that was killed ends as one that was not, to the bit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from advtrain.training.loop import TrainingData
+from tests.training.killed import METHODS, MOMENTS, run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders of all runs: killed with SIGKILL, continued, and never killed."""
+    folder = tmp_path_factory.mktemp("killed")
+    paths = [str(ROOT / "src"), str(ROOT)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.killed", str(folder), "0"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def assert_equal(one: object, other: object) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("moment", [*MOMENTS, "at random"])
+def test_a_killed_run_ends_with_the_same_bits(runs: Path, name: str, moment: str) -> None:
+    whole, killed = (
+        torch.load(runs / name / kind / "trained.pt", weights_only=True)
+        for kind in ("whole", moment)
+    )
+    assert len(whole["history"]) == 5
+    assert_equal(killed, whole)
+    left, expected = (load_left(runs / name / kind) for kind in (moment, "whole"))
+    assert_equal(left, expected)
+
+
+def load_left(workspace: Path) -> object:
+    """What a further call would continue from: optimizer, method, generators, ..."""
+    return torch.load(workspace / "resume.pt", weights_only=True)
+
+
+class StoppedError(Exception):
+    """Stands for anything that ends the caller."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_an_exception_in_the_caller_loses_no_epoch(tmp_path: Path, name: str, epoch: int) -> None:
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == epoch:
+            raise StoppedError
+
+    expected = run(tmp_path / "whole", name, lambda row: None)
+    with pytest.raises(StoppedError):
+        run(tmp_path / "stopped", name, stop)
+    rows: list[dict[str, float]] = []
+    got = run(tmp_path / "stopped", name, rows.append)
+    assert [row["epoch"] for row in rows] == list(range(epoch + 1, 6))
+    assert_equal(got._asdict(), expected._asdict())
+
+
+def test_a_damaged_file_starts_over_and_says_so(
+    tmp_path: Path, data: TrainingData, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = run(tmp_path, "free", lambda row: None)
+    path = tmp_path / "resume.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    got = run(tmp_path, "free", lambda row: None)
+    assert "resume.pt: damaged" in caplog.text
+    assert "the training starts over" in caplog.text
+    assert_equal(got._asdict(), expected._asdict())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_run_continues_after_the_disk_was_full(tmp_path: Path) -> None:
+    def fill(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            (tmp_path / "full" / "resume.pt.tmp").symlink_to("/dev/full")
+
+    expected = run(tmp_path / "whole", "free", lambda row: None)
+    with pytest.raises(OSError, match="No space left on device"):
+        run(tmp_path / "full", "free", fill)
+    rows: list[dict[str, float]] = []
+    got = run(tmp_path / "full", "free", rows.append)
+    assert rows[0]["epoch"] == 3
+    assert_equal(got._asdict(), expected._asdict())
