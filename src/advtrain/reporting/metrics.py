@@ -1,0 +1,60 @@
+"""The metrics that `dvc metrics diff` compares between commits."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advtrain.reporting.measure import Evaluated, Measured, measure
+from advtrain.reporting.results import robust_to_all
+from advtrain.reporting.study import StudyReport, check_info
+from advtrain.results.collect import read_collected
+from advtrain.results.files import write_bytes
+from advtrain.results.names import epsilon_text
+
+
+def write_metrics(studies: Sequence[StudyReport], out: Path) -> None:
+    """Write the metrics of all studies as JSON.
+
+    Args:
+        studies: one whose collected folder is not there has no metrics.
+        out: the file: study -> cell -> `clean_accuracy`, `robust_accuracy` (by evaluation) and
+            `worst_case` (by norm and budget; over all attacks of the study), each a share in
+            [0, 1] rounded to six places.
+    """
+    metrics = {}
+    for study in studies:
+        info = check_info(study.info)
+        measured = measure(read_collected(study.collected)) if study.collected.is_dir() else []
+        metrics[info["name"]] = cell_metrics(measured, info["attacks"])
+    write_bytes(out, (json.dumps(metrics, indent=1, sort_keys=True) + "\n").encode())
+
+
+def cell_metrics(measured: Iterable[Measured], attacks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Compute the metrics of a study's cells.
+
+    The worst case stands only at the budgets at which a cell met all attacks of the study, not the
+    curve's alone. Clean accuracy is that of the last weights, where they were attacked.
+    """
+    metrics = {}
+    for cell in measured:
+        found: dict[str, Any] = {"robust_accuracy": {}, "worst_case": {}}
+        budgets: dict[str, list[Evaluated]] = {}
+        for one in sorted(cell.evaluations, key=lambda one: one.weights != "last"):
+            found.setdefault("clean_accuracy", _share(one.clean))
+            found["robust_accuracy"][one.name] = _share(one.robust)
+            budget = f"{one.norm}-{epsilon_text(one.epsilon).replace('/', '_')}"
+            ending = "" if one.weights == "last" else f"-{one.weights}"
+            budgets.setdefault(budget + ending, []).append(one)
+        for budget, evaluations in budgets.items():
+            correct = robust_to_all(evaluations, attacks)
+            if correct is not None:
+                found["worst_case"][budget] = _share(correct)
+        metrics[cell.cell] = found
+    return metrics
+
+
+def _share(correct: Any) -> float:
+    return round(float(np.mean(correct)), 6)

@@ -1,0 +1,90 @@
+"""What the tables, figures and the page are told of a study besides its rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+
+class Failure(TypedDict):
+    """A cell without numbers.
+
+    Attributes:
+        cell: the cell `trades-linf-0.2-s0`, or one of its evaluations
+            `trades-linf-0.2-s0/pgd_20-linf-0.2`; the study's name may stand before it.
+        stage: the step that failed, or that never ran.
+        state: `failed` or `missing`.
+        cause: why, in words.
+    """
+
+    cell: str
+    stage: str
+    state: str
+    cause: str
+
+
+class StudyInfo(TypedDict):
+    """A study in words.
+
+    Attributes:
+        name: the study's name, part of file names.
+        title: one line.
+        description: what the study is for; may be empty.
+        dataset: the data set's name.
+        classes: how many classes it has: chance is one in so many.
+        curve_attack: the attack of the accuracy-versus-epsilon figure, or None.
+        attacks: the attacks' names, in the order of the columns.
+        methods: the methods' labels, in the order of the rows.
+        failures: the cells without numbers.
+    """
+
+    name: str
+    title: str
+    description: str
+    dataset: str
+    classes: int
+    curve_attack: str | None
+    attacks: list[str]
+    methods: list[str]
+    failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """One study of the page.
+
+    Attributes:
+        info: the study in words.
+        collected: the folder of its collected tables; without it the study shows as failed.
+        figures: the folder of its figures.
+    """
+
+    info: StudyInfo
+    collected: Path
+    figures: Path
+
+
+def check_info(info: Mapping[str, Any]) -> StudyInfo:
+    """Check that a study is told of in full; keys besides the known ones are let through.
+
+    Raises:
+        ValueError: naming the study and what is missing or wrong.
+    """
+    place = f"study {info.get('name', '?')}"
+    if absent := [key for key in StudyInfo.__annotations__ if key not in info]:
+        raise ValueError(
+            f"{place}: the report is not told its {', '.join(absent)}; "
+            f"expected {', '.join(StudyInfo.__annotations__)}"
+        )
+    for failure in info["failures"]:
+        if set(Failure.__annotations__) - set(failure) or failure["state"] not in (
+            "failed",
+            "missing",
+        ):
+            raise ValueError(
+                f"{place}: a failure has {', '.join(Failure.__annotations__)} "
+                f"and the state failed or missing, got {failure}"
+            )
+    if info["classes"] < 2:
+        raise ValueError(f"{place}: expected 2 classes or more, got {info['classes']}")
+    return cast(StudyInfo, info)

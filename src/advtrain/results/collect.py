@@ -1,0 +1,409 @@
+"""Collect: the rows of a study's cells in one table, if they belong together.
+
+A table over rows of other weights, other data or other examples than it says would be wrong without
+looking wrong; so nothing is collected until every file's stamps agree with the manifests.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from advtrain.results.files import DamagedFileError, read_table, write_table
+from advtrain.results.history import Row, history_table, read_history
+from advtrain.results.names import parse_cell
+from advtrain.results.outcomes import read_outcomes, table_stamps
+from advtrain.results.schema import CELLS, COSTS, OUTCOMES
+
+AGREE = ("example", "label", "clean_prediction")
+TABLES = ("outcomes", "cells", "histories", "costs")
+
+
+class MixedStampsError(ValueError):
+    """Rows that do not belong together; one line for each disagreement."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One attack on one cell, as found on disk.
+
+    Attributes:
+        name: the evaluation, `pgd_20-linf-0.2`.
+        folder: where it lies.
+        manifest: what was computed from what.
+        timing: the measured times; empty where the volatile file is gone.
+        outcomes: the rows, with the stamps in the schema's metadata.
+        stamps: the same stamps.
+    """
+
+    name: str
+    folder: Path
+    manifest: Mapping[str, Any]
+    timing: Mapping[str, Any]
+    outcomes: pa.Table
+    stamps: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """One trained cell and its evaluations, as found on disk.
+
+    Attributes:
+        study: the study's name.
+        cell: the cell's name, `trades-linf-0.2-s0`.
+        folder: where the training's results lie.
+        manifest: what was computed from what.
+        summary: status, cause, epochs, passes.
+        history: one row per epoch.
+        timing: the measured times; empty where the volatile file is gone.
+        evaluations: the attacks on it.
+    """
+
+    study: str
+    cell: str
+    folder: Path
+    manifest: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    history: Sequence[Row]
+    timing: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The tables of one study; `costs` is measured time, the rest depends on the keys alone."""
+
+    outcomes: pa.Table
+    cells: pa.Table
+    histories: pa.Table
+    costs: pa.Table
+
+
+def read_cell(root: Path, study: str, cell: str, evaluations: Iterable[str]) -> CellRecord:
+    """Read a cell's files.
+
+    Args:
+        root: the repository's top folder.
+        study: the study's name.
+        cell: the cell's name.
+        evaluations: the names of the evaluations to read.
+
+    Raises:
+        FileNotFoundError: if one is not there.
+        DamagedFileError: if one is damaged.
+    """
+    folder = root / "results" / "train" / study / cell
+    return CellRecord(
+        study=study,
+        cell=cell,
+        folder=folder,
+        manifest=_read_json(folder / "manifest.json"),
+        summary=_read_json(folder / "summary.json"),
+        history=read_history(folder / "history.parquet"),
+        timing=_read_timing(folder),
+        evaluations=tuple(
+            _read_evaluation(root / "results" / "attack" / study / cell / name)
+            for name in evaluations
+        ),
+    )
+
+
+def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None = None) -> Collected:
+    """Bring a study's cells together.
+
+    Args:
+        study: the study's name.
+        cells: its cells, in any order; the tables are sorted by name.
+        experiment: the MLflow experiment that shows the cells; the study's name if not given. A
+            run has the name of its cell.
+
+    Returns:
+        The tables, whose rows do not depend on the order of `cells`.
+
+    Raises:
+        MixedStampsError: if the evaluations of a cell were made with other weights, other data or
+            another training than its manifest says, two cells stand on different data, or a cell
+            or an evaluation comes twice; one line for each, naming the cells and what differs.
+    """
+    records = sorted(cells, key=lambda record: record.cell)
+    problems = [*_duplicates(records), *_data_problems(records)]
+    for record in records:
+        problems += _cell_problems(study, record)
+    if problems:
+        raise MixedStampsError("\n".join(problems))
+    outcomes = [
+        evaluation.outcomes.replace_schema_metadata(None)
+        for record in records
+        for evaluation in sorted(record.evaluations, key=lambda found: found.name)
+    ]
+    return Collected(
+        outcomes=_one_dictionary(pa.concat_tables([OUTCOMES.empty_table(), *outcomes])),
+        cells=pa.Table.from_pylist(
+            [_cell_row(record, experiment or study) for record in records], CELLS
+        ),
+        histories=_histories(records),
+        costs=pa.Table.from_pylist([row for r in records for row in _cost_rows(r)], COSTS),
+    )
+
+
+def write_collected(collected: Collected, folder: Path) -> list[Path]:
+    """Write the tables as `outcomes.parquet`, `cells.parquet` ...; returns the files."""
+    paths = [folder / f"{name}.parquet" for name in TABLES]
+    for name, path in zip(TABLES, paths, strict=True):
+        write_table(path, getattr(collected, name))
+    return paths
+
+
+def read_collected(folder: Path) -> Collected:
+    """Read the tables of a study.
+
+    Raises:
+        FileNotFoundError: if one is not there.
+        DamagedFileError: if one is damaged or holds other columns.
+    """
+    found = {name: read_table(folder / f"{name}.parquet") for name in TABLES}
+    for name, schema in (("outcomes", OUTCOMES), ("cells", CELLS), ("costs", COSTS)):
+        if not found[name].schema.equals(schema):
+            raise DamagedFileError(
+                f"{folder / name}.parquet: expected the columns {', '.join(schema.names)}, "
+                f"got {', '.join(found[name].schema.names)} or other types; "
+                f"delete it and run snakemake again"
+            )
+    return Collected(**found)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is not there; `dvc pull` fetches it, `snakemake --cores all` makes it"
+        ) from None
+    except ValueError as error:
+        raise DamagedFileError(
+            f"{path}: damaged, {error}; delete it and run `dvc checkout` or snakemake again"
+        ) from error
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path}: expected a JSON object, got {type(found).__name__}")
+    return found
+
+
+def _read_timing(folder: Path) -> dict[str, Any]:
+    path = folder / "timing.json"
+    return _read_json(path) if path.exists() else {}
+
+
+def _read_evaluation(folder: Path) -> Evaluation:
+    path = folder / "outcomes.parquet"
+    outcomes = read_outcomes(path)
+    return Evaluation(
+        name=folder.name,
+        folder=folder,
+        manifest=_read_json(folder / "manifest.json"),
+        timing=_read_timing(folder),
+        outcomes=outcomes,
+        stamps=table_stamps(outcomes, path),
+    )
+
+
+def _duplicates(records: Sequence[CellRecord]) -> list[str]:
+    problems = []
+    for before, record in itertools.pairwise(records):
+        if before.cell == record.cell:
+            problems.append(
+                f"{record.study}/{record.cell}: given twice ({before.folder} and {record.folder}); "
+                f"its rows would count twice; give it once"
+            )
+    for record in records:
+        names = [evaluation.name for evaluation in record.evaluations]
+        problems += [
+            f"{record.study}/{record.cell}: the evaluation {name} is given twice; "
+            f"its rows would count twice; give it once"
+            for name in sorted({name for name in names if names.count(name) > 1})
+        ]
+    return problems
+
+
+def _data_problems(records: Sequence[CellRecord]) -> list[str]:
+    if not records:
+        return []
+    first = records[0]
+    return [
+        f"{record.study}/{record.cell}: was trained on the data {_data(record)}, "
+        f"{first.cell} on {_data(first)}; a study stands on one data set: "
+        f"run `snakemake --cores all` to train what is stale"
+        for record in records
+        if _data(record) != _data(first)
+    ]
+
+
+def _cell_problems(study: str, record: CellRecord) -> list[str]:
+    place = f"{record.study}/{record.cell}"
+    problems = []
+    if record.study != study:
+        problems.append(f"{place}: is a cell of the study {record.study}, expected {study}")
+    for evaluation in record.evaluations:
+        weights = _weights(evaluation)
+        expected = {
+            "cell_key": (str(record.manifest["key"]), "the manifest of the training"),
+            "attack_key": (str(evaluation.manifest["key"]), "the manifest of the attack"),
+            "data": (_data(record), "the manifest of the training"),
+            "checkpoint": (
+                _checkpoint(record, weights),
+                f"{weights}.safetensors in the manifest of the training",
+            ),
+        }
+        problems += [
+            f"{place}: {evaluation.name} carries the {name} stamp {evaluation.stamps[name]}, "
+            f"expected {text} from {source}; its rows come from something else: "
+            f"delete {evaluation.folder} and run snakemake again"
+            for name, (text, source) in expected.items()
+            if evaluation.stamps[name] != text
+        ]
+        problems += _column_problems(place, record, evaluation)
+    return problems + _disagreements(place, record)
+
+
+def _column_problems(place: str, record: CellRecord, evaluation: Evaluation) -> list[str]:
+    problems = []
+    threat = evaluation.manifest["params"]["threat"]
+    expected = {
+        "cell": record.cell,
+        "attack": evaluation.name,
+        "norm": threat["norm"],
+        "epsilon": threat["epsilon"],
+    }
+    for name, value in expected.items():
+        found = evaluation.outcomes[name].unique().to_pylist()
+        if found != [value]:
+            problems.append(
+                f"{place}: the column {name} of {evaluation.name} holds {found}, "
+                f"expected {value!r} alone; delete {evaluation.folder} and run snakemake again"
+            )
+    return problems
+
+
+def _disagreements(place: str, record: CellRecord) -> list[str]:
+    """Compare what all attacks on the same weights must have seen the same."""
+    problems = []
+    first: dict[str, Evaluation] = {}
+    for evaluation in record.evaluations:
+        reference = first.setdefault(_weights(evaluation), evaluation)
+        for name in AGREE:
+            ours, theirs = (found.outcomes[name].to_numpy() for found in (evaluation, reference))
+            if not np.array_equal(ours, theirs):
+                rows = (
+                    f"{np.count_nonzero(ours != theirs)} of {len(ours)} rows"
+                    if ours.shape == theirs.shape
+                    else f"{len(ours)} rows against {len(theirs)}"
+                )
+                problems.append(
+                    f"{place}: {evaluation.name} and {reference.name} differ in {name} ({rows}); "
+                    f"attacks on the same weights see the same examples: "
+                    f"delete one of the two and run snakemake again"
+                )
+                break
+    return problems
+
+
+def _weights(evaluation: Evaluation) -> str:
+    return str(evaluation.manifest["params"].get("weights", "last"))
+
+
+def _data(record: CellRecord) -> str:
+    found = [v for name, v in record.manifest["inputs"].items() if name.startswith("prepare:")]
+    return str(found[0]["digest"]) if found else "unknown"
+
+
+def _checkpoint(record: CellRecord, weights: str) -> str:
+    for path, found in record.manifest["outputs"].items():
+        if path.endswith(f"/{weights}.safetensors"):
+            return str(found["sha256"])
+    return "unknown"
+
+
+def _cell_row(record: CellRecord, experiment: str) -> dict[str, Any]:
+    manifest, summary = record.manifest, record.summary
+    params = manifest["params"]
+    threat = params["threat"] or {}
+    name = parse_cell(record.cell)
+    used = {_weights(evaluation) for evaluation in record.evaluations}
+    return {
+        "cell": record.cell,
+        "label": name.label,
+        "method": params["method"]["name"],
+        "module": params["method"]["module"],
+        "norm": threat.get("norm"),
+        "epsilon": threat.get("epsilon"),
+        "seed": params["seed"],
+        "key": manifest["key"],
+        "status": summary["status"],
+        "cause": summary.get("cause") or "",
+        "params": _json(params),
+        "data_hash": _data(record),
+        "checkpoint_hash": _checkpoint(record, "best" if used == {"best"} else "last"),
+        "code_digest": manifest["code_digest"],
+        "epochs": summary.get("epochs"),
+        "examples": summary.get("examples"),
+        "forward_passes": summary.get("forward_passes"),
+        "backward_passes": summary.get("backward_passes"),
+        "best_epoch": summary.get("best_epoch"),
+        "mlflow_experiment": experiment,
+        "mlflow_run_name": record.cell,
+        "upstream": _json(manifest["inputs"]),
+        "evaluations": _json({e.name: _evaluation_row(e) for e in record.evaluations}),
+    }
+
+
+def _evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "key": evaluation.manifest["key"],
+        "weights": _weights(evaluation),
+        "checkpoint": evaluation.stamps["checkpoint"],
+        "code_digest": evaluation.manifest["code_digest"],
+        "protocol": evaluation.stamps["protocol"],
+        "params": evaluation.manifest["params"],
+    }
+
+
+def _cost_rows(record: CellRecord) -> list[dict[str, Any]]:
+    measured: list[tuple[str, str | None, Mapping[str, Any]]] = [("train", None, record.timing)]
+    measured += [
+        ("attack", evaluation.name, evaluation.timing)
+        for evaluation in sorted(record.evaluations, key=lambda found: found.name)
+    ]
+    return [
+        {
+            "cell": record.cell,
+            "stage": stage,
+            "evaluation": evaluation,
+            "seconds": timing.get("seconds"),
+            "device": timing.get("device"),
+        }
+        for stage, evaluation, timing in measured
+    ]
+
+
+def _histories(records: Sequence[CellRecord]) -> pa.Table:
+    """Put the epochs of all cells below one another: `cell`, `epoch`, then every metric by name."""
+    rows = [dict(row) for record in records for row in record.history]
+    metrics = sorted({name for row in rows for name in row} - {"epoch"})
+    table = history_table(rows)
+    if metrics:
+        table = table.select(["epoch", *metrics])
+    cells = [record.cell for record in records for _ in record.history]
+    return table.add_column(0, "cell", pa.array(cells, pa.string()))
+
+
+def _one_dictionary(table: pa.Table) -> pa.Table:
+    """Give each text column one dictionary in the order of appearance, so that bytes repeat."""
+    return table.unify_dictionaries().combine_chunks()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,117 @@
+"""Outcomes: one row per (cell, attack, example), stamped, the same bytes for the same rows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from advtrain.results.files import DamagedFileError, read_table, write_table
+from advtrain.results.schema import OUTCOMES, PREFIX, STAMPS
+
+CONSTANT = ("cell", "attack", "norm", "epsilon")
+
+
+def write_outcomes(
+    path: Path,
+    columns: Mapping[str, NDArray[np.generic] | str | float],
+    stamps: Mapping[str, str],
+) -> None:
+    """Write the outcomes of one evaluation, sorted by example.
+
+    Args:
+        path: the Parquet file.
+        columns: the columns of `schema.OUTCOMES`: (N,) arrays; `cell`, `attack`, `norm` and
+            `epsilon` may be one value for all rows.
+        stamps: one text for each of `schema.STAMPS`.
+
+    Raises:
+        ValueError: if a column or a stamp is missing or unknown, the lengths differ, a value does
+            not fit its column, or an example comes twice.
+        OSError: if it cannot be written; no half file is left.
+    """
+    _same_names(path, "stamps", stamps, STAMPS)
+    _same_names(path, "columns", columns, OUTCOMES.names)
+    example = np.asarray(columns["example"])
+    arrays = [_column(path, field, columns[field.name], len(example)) for field in OUTCOMES]
+    order = np.argsort(example, kind="stable")
+    if (np.diff(example[order]) == 0).any():
+        twice = int(example[order][:-1][np.diff(example[order]) == 0][0])
+        raise ValueError(f"{path}: example {twice} comes twice; expected one row per example")
+    table = pa.Table.from_arrays(arrays, schema=OUTCOMES).take(pa.array(order))
+    metadata = {f"{PREFIX}{name}": str(stamps[name]) for name in STAMPS}
+    write_table(path, table.replace_schema_metadata(metadata))
+
+
+def read_outcomes(path: Path) -> pa.Table:
+    """Read the outcomes of one evaluation, or of a whole study.
+
+    Raises:
+        DamagedFileError: if the file is damaged or holds other columns.
+    """
+    table = read_table(path)
+    if not table.schema.equals(OUTCOMES):
+        raise DamagedFileError(
+            f"{path}: expected the columns {', '.join(OUTCOMES.names)} of the outcomes, "
+            f"got {', '.join(table.schema.names)} or other types; it was written by another "
+            f"version: delete it and run snakemake again"
+        )
+    return table
+
+
+def read_stamps(path: Path) -> dict[str, str]:
+    """Read the stamps of a file of outcomes.
+
+    Raises:
+        DamagedFileError: if the file is damaged or carries no stamps.
+    """
+    return table_stamps(read_table(path), path)
+
+
+def table_stamps(table: pa.Table, path: Path) -> dict[str, str]:
+    """Return the stamps of outcomes that were read from `path`."""
+    metadata = table.schema.metadata or {}
+    stamps = {name: metadata.get(f"{PREFIX}{name}".encode()) for name in STAMPS}
+    if absent := [name for name, text in stamps.items() if text is None]:
+        raise DamagedFileError(
+            f"{path}: carries no stamp {', '.join(absent)}, so where it comes from is unknown; "
+            f"delete it and run snakemake again"
+        )
+    return {name: text.decode() for name, text in stamps.items() if text is not None}
+
+
+def _same_names(
+    path: Path, what: str, given: Mapping[str, object], expected: Sequence[str]
+) -> None:
+    if set(given) != set(expected):
+        missing = sorted(set(expected) - set(given))
+        unknown = sorted(set(given) - set(expected))
+        raise ValueError(
+            f"{path}: {what} of the outcomes: missing {missing}, unknown {unknown}; "
+            f"expected {', '.join(expected)}"
+        )
+
+
+def _column(
+    path: Path, field: pa.Field, values: NDArray[np.generic] | str | float, rows: int
+) -> pa.Array:
+    if field.name in CONSTANT and np.ndim(values) == 0:
+        values = np.full(rows, values)
+    values = np.asarray(values)
+    if values.shape != (rows,):
+        raise ValueError(
+            f"{path}: column {field.name} has the shape {values.shape}, expected ({rows},), "
+            f"one value per example"
+        )
+    try:
+        if pa.types.is_dictionary(field.type):
+            texts = pa.array(values.tolist(), pa.string())
+            return pc.dictionary_encode(texts).cast(field.type)
+        # float32 columns round on purpose; whole numbers must fit.
+        safe = not pa.types.is_floating(field.type)
+        found = pa.array(values).cast(field.type, safe=safe)
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise ValueError(f"{path}: column {field.name} is {field.type}: {error}") from error
+    return found

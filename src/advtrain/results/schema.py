@@ -1,0 +1,74 @@
+"""The columns of the result files: what a row says, and the stamps that a file carries."""
+
+import pyarrow as pa
+
+OUTCOMES = pa.schema(
+    [
+        pa.field("cell", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("attack", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("norm", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("epsilon", pa.float64(), nullable=False),
+        pa.field("example", pa.int64(), nullable=False),
+        pa.field("label", pa.int16(), nullable=False),
+        pa.field("clean_prediction", pa.int16(), nullable=False),
+        pa.field("adversarial_prediction", pa.int16(), nullable=False),
+        pa.field("distance", pa.float32(), nullable=False),
+        pa.field("objective", pa.float32(), nullable=False),
+        pa.field("forward", pa.int32(), nullable=False),
+        pa.field("backward", pa.int32(), nullable=False),
+    ]
+)
+"""One row per (cell, attack, example). `attack` is the evaluation's name (`pgd_20-linf-0.2`),
+`distance` is in the units of `epsilon`, `forward` and `backward` are the passes spent on the row's
+example."""
+
+STAMPS = ("attack_key", "cell_key", "checkpoint", "code", "data", "protocol", "study")
+"""What every file of outcomes says of its origin: the content keys of the evaluation and of the
+training, the SHA-256 of the attacked weights, the code digest of the evaluation, the digest of the
+prepared data, the protocol in words, and the study that it was first computed for (a result is
+shared by all studies in which its key stands)."""
+
+PREFIX = "advtrain."
+"""What the stamps' keys begin with in the metadata of the Parquet schema."""
+
+CELLS = pa.schema(
+    [
+        pa.field("cell", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("module", pa.string(), nullable=False),
+        pa.field("norm", pa.string()),
+        pa.field("epsilon", pa.float64()),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("cause", pa.string(), nullable=False),
+        pa.field("params", pa.string(), nullable=False),
+        pa.field("data_hash", pa.string(), nullable=False),
+        pa.field("checkpoint_hash", pa.string(), nullable=False),
+        pa.field("code_digest", pa.string(), nullable=False),
+        pa.field("epochs", pa.int64()),
+        pa.field("examples", pa.int64()),
+        pa.field("forward_passes", pa.float64()),
+        pa.field("backward_passes", pa.float64()),
+        pa.field("best_epoch", pa.int64()),
+        pa.field("mlflow_experiment", pa.string(), nullable=False),
+        pa.field("mlflow_run_name", pa.string(), nullable=False),
+        pa.field("upstream", pa.string(), nullable=False),
+        pa.field("evaluations", pa.string(), nullable=False),
+    ]
+)
+"""One row per cell of a study. `params`, `upstream` and `evaluations` are JSON: the resolved
+parameters, the keys and digests of the inputs, and what each evaluation says of itself."""
+
+COSTS = pa.schema(
+    [
+        pa.field("cell", pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("evaluation", pa.string()),
+        pa.field("seconds", pa.float64()),
+        pa.field("device", pa.string()),
+    ]
+)
+"""One row per training (no evaluation) and per evaluation. Measured times: they differ between
+runs of the same thing."""

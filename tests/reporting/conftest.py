@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from advtrain.reporting.figures import write_figures
+from advtrain.reporting.measure import Unit, measure, units
+from advtrain.reporting.study import check_info
+from advtrain.results.collect import Collected, collect, write_collected
+from tests.results import synthetic
+
+
+@pytest.fixture(scope="session")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Collected:
+    root = tmp_path_factory.mktemp("tree")
+    synthetic.write_tree(root)
+    return collect(synthetic.STUDY, synthetic.read_records(root))
+
+
+@pytest.fixture(scope="session")
+def folder(collected: Collected, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("collected")
+    write_collected(collected, found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def grouped(collected: Collected) -> list[Unit]:
+    return units(measure(collected), check_info(synthetic.study_info()))
+
+
+@pytest.fixture(scope="session")
+def drawn(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("figures")
+    write_figures(folder, synthetic.study_info(), out)
+    return out

@@ -1,0 +1,256 @@
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advtrain.reporting.html import write_report
+from advtrain.reporting.study import StudyReport, check_info
+from advtrain.results.collect import collect, read_cell, write_collected
+from tests.results import synthetic
+from tests.results.synthetic import digest
+
+VOID = {"meta", "link", "br", "img", "input", "hr", "path", "use"}
+FAILURES = [
+    {
+        "cell": "pgd_at-linf-0.2-s2",
+        "stage": "train",
+        "state": "failed",
+        "cause": "RuntimeError: <out> & about",
+    },
+    {"cell": "trades-linf-0.1-s0", "stage": "train", "state": "missing", "cause": "not run"},
+]
+
+
+class Page(HTMLParser):
+    """What a page is made of; fails where its tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None], tuple[str, ...]]] = []
+        self.texts: list[tuple[str, tuple[str, ...]]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"<{tag}> has an attribute twice"
+        self.elements.append((tag, dict(attrs), tuple(self.open)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs), tuple(self.open)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((data, tuple(self.open)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes, _ in self.elements if found == tag]
+
+    def said(self) -> str:
+        return " ".join(text for text, place in self.texts if not {"style", "script"} & set(place))
+
+
+def write(folder: Path, drawn: Path, out: Path, **changes: Any) -> str:
+    info = check_info(synthetic.study_info(**changes))
+    write_report([StudyReport(info, folder, drawn)], out)
+    return out.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def text(folder: Path, drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write(folder, drawn, tmp_path_factory.mktemp("page") / "index.html", failures=FAILURES)
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+def test_ids_are_unique_and_every_link_has_a_target(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes, _ in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [
+        value
+        for _, attributes, _ in page.elements
+        for name, value in attributes.items()
+        if name in ("href", "xlink:href")
+    ]
+    assert targets
+    assert all(value and value[0] == "#" and value[1:] in ids for value in targets)
+    for _, attributes, _ in page.elements:
+        if label := attributes.get("aria-labelledby"):
+            assert label in ids
+
+
+def test_nothing_is_loaded_from_elsewhere(text: str, page: Page) -> None:
+    assert not {tag for tag, _, _ in page.elements} & {"link", "img", "iframe", "object", "embed"}
+    assert not re.search(r"https?:|//[a-z]", text)
+    assert not re.search(r"@import|@font-face|url\((?!#)", text)
+    assert all("src" not in attributes for _, attributes, _ in page.elements)
+    policy = next(a for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in (policy["content"] or "")
+
+
+def test_tables_are_accessible(page: Page) -> None:
+    tables = sum(tag == "table" for tag, _, _ in page.elements)
+    captions = sum(tag == "caption" for tag, _, _ in page.elements)
+    assert tables == captions > 2
+    heads = [(attributes, place) for tag, attributes, place in page.elements if tag == "th"]
+    assert {attributes.get("scope") for attributes, _ in heads} == {"col", "row"}
+    assert all(("thead" in place) == (a["scope"] == "col") for a, place in heads)
+    # A region that scrolls is reached by the keyboard, and named.
+    for attributes in page.all("div"):
+        if attributes.get("class") == "scroll":
+            assert attributes["tabindex"] == "0"
+            assert attributes.get("aria-label") or attributes.get("aria-labelledby")
+
+
+def test_figures_have_their_words(page: Page) -> None:
+    drawings = page.all("svg")
+    assert len(drawings) == 3
+    assert all(a["role"] == "img" and len(a["aria-label"] or "") > 40 for a in drawings)
+    captions = [text for text, place in page.texts if "figcaption" in place and text.strip()]
+    assert [text for text in captions if text.startswith("Figure")] == [
+        *("Figure 1.", "Figure 2.", "Figure 3.")
+    ]
+
+
+def test_the_page_is_in_a_language_for_any_screen_and_either_scheme(text: str, page: Page) -> None:
+    assert page.all("html") == [{"lang": "en"}]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
+        "meta"
+    )
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_each_number_of_the_results_links_to_its_lineage(page: Page) -> None:
+    links = [
+        a
+        for tag, a, place in page.elements
+        if tag == "a" and "td" in place and (a["href"] or "").startswith("#lineage-")
+    ]
+    # Six rows of five accuracies; the failed one has none.
+    assert len(links) == 30
+    assert links[10] == {
+        "href": "#lineage-fake-pgd_at-linf-0.1",
+        "title": "95 % interval 64.0 to 94.8 %, n = 20, seeds: 2",
+    }
+    details = {a.get("id"): place for tag, a, place in page.elements if tag == "details"}
+    assert "details" not in details["lineage-fake-pgd_at-linf-0.1"]
+    assert "details" in details["lineage-fake-pgd_at-linf-0.1-s1"]
+
+
+def test_one_seed_links_to_its_cell(tmp_path: Path) -> None:
+    synthetic.write_training(tmp_path, "fake", "natural-s0", "natural", None, 0)
+    name = "pgd_20-linf-0.1"
+    synthetic.write_evaluation(tmp_path, "fake", "natural-s0", name, "natural", None, 0)
+    record = read_cell(tmp_path, "fake", "natural-s0", [name])
+    write_collected(collect("fake", [record]), tmp_path / "collected")
+    page = Page(write(tmp_path / "collected", tmp_path, tmp_path / "index.html"))
+    assert "#lineage-fake-natural-s0" in {a["href"] for a in page.all("a")}
+    assert page.all("svg") == []
+
+
+def test_the_lineage_says_where_a_number_comes_from(page: Page) -> None:
+    cell = "pgd_at-linf-0.1-s1"
+    said = page.said()
+    key = digest(f"train {cell}")[:16]
+    for text in (
+        key,
+        f"tags.\"advtrain.key\" = '{key}'",
+        f"snakemake --cores all -- .pipeline/fresh/train/fake/{cell}",
+        f"snakemake --cores all -- .pipeline/fresh/attack/fake/{cell}/pgd_20-linf-0.3",
+        digest(f"last {cell}"),
+        digest("blobs")[:16],
+        digest("train code")[:16],
+        digest("attack code")[:16],
+        digest("data")[:16],
+        digest(f"attack {cell} cw_20-linf-0.1")[:16],
+        "method.parameters.steps",
+        "threat.epsilon",
+        "prepare:blobs",
+    ):
+        assert text in said
+
+
+def test_a_partial_report_says_so_and_why(text: str, page: Page) -> None:
+    assert "<strong>incomplete</strong>" in text
+    assert "(incomplete) Adversarial training" in page.said()
+    said = " ".join(page.said().split())
+    assert "failed: RuntimeError: <out> & about (pgd_at-linf-0.2-s2)" in said
+    assert "missing: not run (trades-linf-0.1-s0)" in said
+    assert "2 of 3" in said
+    assert "<out>" not in text
+
+
+def test_flags_stand_below_their_row(page: Page) -> None:
+    flags = [
+        text
+        for text, place in page.texts
+        if "tbody" in place and place[-1] == "span" and ":" in text
+    ]
+    assert flags == [
+        "failed: RuntimeError: <out> & about (seed 2)",
+        "catastrophic overfitting: robust accuracy 90.0 % under fgsm, 0.0 % under cw_20 (seed 1)",
+        "missing: not run",
+        "failed: RuntimeError: <out> & about",
+        "missing: not run",
+    ]
+
+
+def test_a_whole_report_has_no_banner(folder: Path, drawn: Path, tmp_path: Path) -> None:
+    text = write(folder, drawn, tmp_path / "index.html")
+    assert "<strong>incomplete</strong>" not in text
+    assert "(incomplete)" not in text
+
+
+def test_the_same_rows_give_the_same_page(
+    text: str, folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    assert write(folder, drawn, tmp_path / "index.html", failures=FAILURES) == text
+
+
+def test_a_study_of_which_nothing_was_collected_is_shown_as_failed(
+    folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    failures = [
+        {"cell": "prepare:blobs", "stage": "prepare", "state": "failed", "cause": "no network"},
+        {"cell": "natural-s0", "stage": "train", "state": "missing", "cause": "no data"},
+    ]
+    whole = check_info(synthetic.study_info())
+    broken = check_info(synthetic.study_info(name="other", title="Another", failures=failures))
+    out = tmp_path / "index.html"
+    write_report(
+        [StudyReport(whole, folder, drawn), StudyReport(broken, tmp_path / "none", tmp_path)], out
+    )
+    page = Page(out.read_text(encoding="utf-8"))
+    assert {"#study-fake", "#study-other", "#failures-other"} <= {a["href"] for a in page.all("a")}
+    assert "no network" in page.said()
+    ids = [a["id"] for _, a, _ in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_link_opens_its_lineage(text: str, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(text, encoding="utf-8")
+    cell = "lineage-fake-pgd_at-linf-0.1-s1"
+    command = [
+        *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+        *("--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"),
+        *("--dump-dom", f"file://{tmp_path / 'index.html'}#{cell}"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    opened = re.findall(r'<details[^>]*id="([^"]+)" open', done.stdout)
+    assert opened == ["lineage-fake-pgd_at-linf-0.1", cell]

@@ -1,0 +1,45 @@
+import json
+from pathlib import Path
+
+from advtrain.reporting.metrics import cell_metrics, write_metrics
+from advtrain.reporting.study import StudyReport, check_info
+from tests.reporting.made import evaluated, measured
+from tests.results import synthetic
+
+
+def test_metrics_are_those_counted_by_hand(folder: Path, tmp_path: Path) -> None:
+    info = check_info(synthetic.study_info())
+    absent = check_info(synthetic.study_info(name="absent"))
+    reports = [
+        StudyReport(info, folder, tmp_path),
+        StudyReport(absent, tmp_path / "nowhere", tmp_path),
+    ]
+    write_metrics(reports, tmp_path / "metrics.json")
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["absent"] == {}
+    assert len(found["fake"]) == 10
+    assert found["fake"]["pgd_at-linf-0.1-s1"] == {
+        "clean_accuracy": 0.8,
+        "robust_accuracy": {
+            "pgd_20-linf-0.05": 0.75,
+            "fgsm-linf-0.1": 0.6,
+            "pgd_20-linf-0.1": 0.5,
+            "cw_20-linf-0.1": 0.5,
+            "pgd_20-linf-0.2": 0.1,
+            "pgd_20-linf-0.3": 0.0,
+        },
+        "worst_case": {"linf-0.1": 0.45},
+    }
+
+
+def test_shares_have_six_places_and_weights_stay_apart() -> None:
+    cell = measured(
+        "natural-s0",
+        [
+            evaluated("pgd_20-linf-8_255-best", 0.5, examples=3),
+            evaluated("pgd_20-linf-8_255", 1 / 3, examples=3),
+        ],
+    )
+    found = cell_metrics([cell], ["pgd_20"])["natural-s0"]
+    assert found["robust_accuracy"]["pgd_20-linf-8_255"] == 0.333333
+    assert set(found["worst_case"]) == {"linf-8_255", "linf-8_255-best"}

@@ -1,0 +1,244 @@
+"""A full results tree of a study that never ran, with accuracies that can be counted by hand.
+
+20 examples of 4 classes. In every evaluation the first few examples are wrong: as many as the
+tables below say. The CW attack errs on one fewer of them and on example 19, so that the worst case
+is one example worse than PGD.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from advtrain.results.collect import CellRecord, read_cell
+from advtrain.results.history import write_history
+from advtrain.results.outcomes import write_outcomes
+
+STUDY = "fake"
+CLASSES = 4
+EXAMPLES = 20
+SEEDS = (0, 1)
+EPSILONS = (0.1, 0.2)
+CURVE = (0.05, 0.1, 0.2, 0.3)
+METHODS = ("natural", "pgd_at", "fgsm_mixed")
+ATTACKS = ("fgsm", "pgd_20", "cw_20")
+BACKWARDS = {"fgsm": 1, "pgd_20": 20, "cw_20": 20}
+TRAINING_EXAMPLES = 100
+EPOCHS = 3
+PASSES = {"natural": 1, "pgd_at": 11, "fgsm_mixed": 2}
+SECONDS = {"natural": (10.0, 12.0), "pgd_at": (110.0, 132.0), "fgsm_mixed": (20.0, 24.0)}
+
+CLEAN_WRONG = {"natural": (0, 0), "pgd_at": (2, 4), "fgsm_mixed": (0, 0)}
+# method, training epsilon: attack epsilon: attack: (seed 0, seed 1)
+WRONG = {
+    ("natural", None): {
+        0.05: {"pgd_20": (9, 9)},
+        0.1: {"fgsm": (10, 10), "pgd_20": (18, 18), "cw_20": (18, 18)},
+        0.2: {"fgsm": (18, 18), "pgd_20": (20, 20), "cw_20": (20, 20)},
+        0.3: {"pgd_20": (20, 20)},
+    },
+    ("pgd_at", 0.1): {
+        0.05: {"pgd_20": (4, 5)},
+        0.1: {"fgsm": (6, 8), "pgd_20": (8, 10), "cw_20": (8, 10)},
+        0.2: {"pgd_20": (16, 18)},
+        0.3: {"pgd_20": (20, 20)},
+    },
+    ("pgd_at", 0.2): {
+        0.05: {"pgd_20": (3, 5)},
+        0.1: {"pgd_20": (6, 8)},
+        0.2: {"fgsm": (8, 10), "pgd_20": (10, 12), "cw_20": (10, 12)},
+        0.3: {"pgd_20": (16, 18)},
+    },
+    ("fgsm_mixed", 0.1): {
+        0.05: {"pgd_20": (3, 3)},
+        0.1: {"fgsm": (4, 4), "pgd_20": (6, 6), "cw_20": (6, 6)},
+        0.2: {"pgd_20": (16, 16)},
+        0.3: {"pgd_20": (20, 20)},
+    },
+    ("fgsm_mixed", 0.2): {
+        0.05: {"pgd_20": (3, 10)},
+        0.1: {"pgd_20": (5, 16)},
+        0.2: {"fgsm": (7, 2), "pgd_20": (10, 19), "cw_20": (10, 20)},
+        0.3: {"pgd_20": (15, 20)},
+    },
+}
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cell_name(method: str, epsilon: float | None, seed: int) -> str:
+    return f"{method}-s{seed}" if epsilon is None else f"{method}-linf-{epsilon}-s{seed}"
+
+
+def cells() -> Iterator[tuple[str, str, float | None, int]]:
+    for method, epsilon in WRONG:
+        for seed in SEEDS:
+            yield cell_name(method, epsilon, seed), method, epsilon, seed
+
+
+def evaluations(method: str, epsilon: float | None) -> list[str]:
+    return [
+        f"{attack}-linf-{budget}"
+        for budget, attacks in WRONG[method, epsilon].items()
+        for attack in attacks
+    ]
+
+
+def study_info(**changes: object) -> dict[str, object]:
+    return {
+        "name": STUDY,
+        "title": "A study that never ran",
+        "description": "Accuracies that can be counted by hand.",
+        "dataset": "blobs",
+        "classes": CLASSES,
+        "curve_attack": "pgd_20",
+        "attacks": list(ATTACKS),
+        "methods": list(METHODS),
+        "failures": [],
+        **changes,
+    }
+
+
+def write_tree(root: Path, study: str = STUDY) -> None:
+    """Write results/train and results/attack of the whole study below `root`."""
+    for cell, method, epsilon, seed in cells():
+        write_training(root, study, cell, method, epsilon, seed)
+        for name in evaluations(method, epsilon):
+            write_evaluation(root, study, cell, name, method, epsilon, seed)
+
+
+def read_records(root: Path, study: str = STUDY) -> list[CellRecord]:
+    return [
+        read_cell(root, study, cell, evaluations(method, epsilon))
+        for cell, method, epsilon, _ in cells()
+    ]
+
+
+def write_training(
+    root: Path, study: str, cell: str, method: str, epsilon: float | None, seed: int
+) -> None:
+    folder = root / "results" / "train" / study / cell
+    passes = PASSES[method] * EPOCHS * TRAINING_EXAMPLES
+    threat = None if epsilon is None else {"norm": "linf", "epsilon": epsilon}
+    rows: list[dict[str, float | int]] = []
+    for epoch in range(1, EPOCHS + 1):
+        row: dict[str, float | int] = {"epoch": epoch, "loss": 1.0 / epoch}
+        row["validation_clean_accuracy"] = round(0.5 + 0.1 * epoch, 3)
+        if threat:
+            row["validation_robust_accuracy"] = (0.4, 0.5, 0.45)[epoch - 1]
+        rows.append(row)
+    write_history(folder / "history.parquet", rows)
+    summary = {
+        "status": "finished",
+        "cause": "",
+        "best_epoch": 2,
+        "epochs": EPOCHS,
+        "forward_passes": passes,
+        "backward_passes": passes,
+        "examples": TRAINING_EXAMPLES,
+        "parameters": 1000,
+    }
+    seconds = SECONDS[method][seed]
+    timing = {"started": 1.0, "finished": 1.0 + seconds, "seconds": seconds, "device": "cpu"}
+    write_json(folder / "summary.json", summary)
+    write_json(folder / "timing.json", timing)
+    weights = f"checkpoints/{study}/{cell}"
+    manifest = {
+        "stage": "train",
+        "name": f"{study}/{cell}",
+        "key": digest(f"train {cell}")[:16],
+        "params": {
+            "dataset": "blobs",
+            "method": {"name": method, "module": method, "parameters": {"steps": 7}},
+            "model": {"name": "small", "module": "small_cnn", "parameters": {"width": 8}},
+            "threat": threat,
+            "recipe": {"name": "short", "parameters": {"epochs": EPOCHS}},
+            "seed": seed,
+        },
+        "code": {"src/advtrain/noise.py": "0123456789abcdef"},
+        "code_digest": digest("train code")[:16],
+        "inputs": {"prepare:blobs": {"key": digest("data")[:16], "digest": digest("blobs")[:16]}},
+        "outputs": {
+            f"{weights}/{which}.safetensors": {"size": 9, "sha256": digest(f"{which} {cell}")}
+            for which in ("last", "best")
+        },
+        "volatile": [f"results/train/{study}/{cell}/timing.json"],
+        "environment": {"python": "3.11.0"},
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def write_evaluation(
+    root: Path,
+    study: str,
+    cell: str,
+    name: str,
+    method: str,
+    epsilon: float | None,
+    seed: int,
+    weights: str = "last",
+) -> None:
+    folder = root / "results" / "attack" / study / cell / name
+    attack, _, budget = name.removesuffix("-best").split("-")
+    wrong = WRONG[method, epsilon][float(budget)][attack][seed]
+    label = np.arange(EXAMPLES) % CLASSES
+    clean = np.where(np.arange(EXAMPLES) < CLEAN_WRONG[method][seed], (label + 1) % CLASSES, label)
+    fooled = np.arange(EXAMPLES) < wrong
+    if attack == "cw_20" and wrong < EXAMPLES:
+        fooled[wrong - 1], fooled[-1] = False, True
+    key = digest(f"attack {cell} {name}")[:16]
+    columns: dict[str, np.ndarray | str | float] = {
+        "cell": cell,
+        "attack": name,
+        "norm": "linf",
+        "epsilon": float(budget),
+        "example": np.arange(EXAMPLES) + 1000,
+        "label": label,
+        "clean_prediction": clean,
+        "adversarial_prediction": np.where(fooled, (label + 1) % CLASSES, label),
+        "distance": np.full(EXAMPLES, float(budget), dtype=np.float32),
+        "objective": np.linspace(0, 1, EXAMPLES, dtype=np.float32),
+        "forward": np.full(EXAMPLES, BACKWARDS[attack] + 1),
+        "backward": np.full(EXAMPLES, BACKWARDS[attack]),
+    }
+    stamps = {
+        "cell_key": digest(f"train {cell}")[:16],
+        "attack_key": key,
+        "data": digest("blobs")[:16],
+        "checkpoint": digest(f"{weights} {cell}"),
+        "code": digest("attack code")[:16],
+        "protocol": f"{attack} at {budget}",
+        "study": study,
+    }
+    write_outcomes(folder / "outcomes.parquet", columns, stamps)
+    write_json(folder / "timing.json", {"seconds": 0.5, "device": "cpu"})
+    manifest = {
+        "stage": "attack",
+        "name": f"{study}/{cell}/{name}",
+        "key": key,
+        "params": {
+            "cell": cell,
+            "evaluation": name,
+            "attack": {"name": attack, "module": attack.split("_")[0], "parameters": {}},
+            "threat": {"norm": "linf", "epsilon": float(budget)},
+            "weights": weights,
+            "examples": None,
+            "seed": seed,
+        },
+        "code": {},
+        "code_digest": digest("attack code")[:16],
+        "inputs": {},
+        "outputs": {},
+        "volatile": [],
+        "environment": {},
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
