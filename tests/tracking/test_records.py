@@ -1,0 +1,168 @@
+import json
+import os
+import platform
+
+import pytest
+
+from advtrain.tracking.records import read
+from advtrain.tracking.sources import cells
+from tests.tracking.tracked_repository import (
+    CELL,
+    EVALUATION,
+    EVALUATION_KEY,
+    KEY,
+    START,
+    finished_at,
+)
+
+
+def records(repository):
+    (cell,) = cells(repository.root)
+    contents = read(repository.root, cell)
+    assert contents.troubles == []
+    return contents.records
+
+
+def curve(record, name):
+    return [(m.step, m.time, m.value) for m in record.metrics if m.name == name]
+
+
+def test_the_rows_of_a_running_training_equal_those_of_its_result(repository):
+    repository.progress("running", pid=os.getpid())
+    for epoch in (1, 2, 3):
+        repository.live(epoch)
+    (live,) = records(repository)
+    repository.train()
+    (finished,) = records(repository)
+    assert live.key == finished.key
+    assert live.params == finished.params
+    for name in ("learning_rate", "loss", "validation_robust_accuracy", "epoch_seconds"):
+        assert curve(live, name) == curve(finished, name)
+        assert len(curve(live, name)) == 3
+
+
+def test_lines_that_are_half_written_are_left_out(repository):
+    repository.progress("running", pid=os.getpid())
+    path = repository.live(1)
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"epoch": 2, "lo')
+    (record,) = records(repository)
+    assert [step for step, *_ in curve(record, "loss")] == [1]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n")
+    repository.live(2)
+    (record,) = records(repository)
+    assert [step for step, *_ in curve(record, "loss")] == [1, 2]
+
+
+def test_of_an_epoch_that_was_trained_twice_the_later_counts(repository):
+    repository.progress("running", pid=os.getpid())
+    repository.live(1)
+    line = {"epoch": 1, "time": START + 99.0, "loss": 7.0}
+    with repository.live(2).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    (record,) = records(repository)
+    assert curve(record, "loss")[0] == (1, START + 99.0, 7.0)
+    assert len(curve(record, "loss")) == 2
+
+
+def test_the_rows_of_another_key_are_not_its_own(repository):
+    repository.progress("running", pid=os.getpid())
+    repository.live(1, key="2" * 16)
+    (record,) = records(repository)
+    assert record.metrics == ()
+
+
+def test_a_finished_result_counts_more_than_a_progress_file(repository):
+    repository.train()
+    repository.progress("failed", pid=1, cause="forced again, and failed")
+    (record,) = records(repository)
+    assert record.status == "FINISHED"
+
+
+def test_another_key_fails_beside_a_finished_result(repository):
+    repository.train()
+    repository.progress("failed", pid=1, key="2" * 16, cause="no memory")
+    finished, failed = records(repository)
+    assert (finished.key, finished.status) == (KEY, "FINISHED")
+    assert (failed.key, failed.status) == ("2" * 16, "FAILED")
+
+
+def test_an_evaluation_that_fails_is_a_child_of_the_training_on_disk(repository):
+    repository.train()
+    path = repository.root / ".pipeline/progress/attack/digits" / CELL / f"{EVALUATION}.json"
+    content = {
+        "stage": "attack",
+        "name": f"digits/{CELL}/{EVALUATION}",
+        "key": EVALUATION_KEY,
+        "state": "failed",
+        "cause": "no memory",
+        "params": {"attack": {"name": "pgd_20", "module": "pgd", "parameters": {}}},
+        "started": START,
+        "updated": START + 1,
+        "pid": 1,
+    }
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    _, child = records(repository)
+    assert (child.name, child.parent, child.status) == (EVALUATION, KEY, "FAILED")
+    assert child.tags["advtrain.cell"] == CELL
+    assert child.tags["advtrain.cause"] == "no memory"
+
+
+@pytest.mark.parametrize(("host", "status"), [(None, "KILLED"), ("elsewhere", "RUNNING")])
+def test_a_process_is_looked_for_on_its_own_machine_only(
+    repository, process_that_ended, host, status
+):
+    facts = {"host": host or platform.node()}
+    repository.progress("running", pid=process_that_ended, **facts)
+    (record,) = records(repository)
+    assert record.status == status
+
+
+def test_totals_that_are_curves_are_not_logged_beside_them(repository):
+    repository.train()
+    (record,) = records(repository)
+    assert [step for step, *_ in curve(record, "forward_passes")] == [1, 2, 3]
+    assert curve(record, "best_epoch") == [(0, finished_at(3), 2.0)]
+
+
+def test_an_evaluation_of_an_earlier_training_is_not_a_column_of_the_present_one(repository):
+    repository.train(key="2" * 16)
+    repository.evaluate(train_key=KEY)
+    training, evaluation = records(repository)
+    assert not any(metric.name.startswith("robust_accuracy/") for metric in training.metrics)
+    assert evaluation.parent == KEY
+
+
+def test_the_digest_changes_with_what_is_shown_only(repository):
+    repository.train()
+    (before,) = records(repository)
+    (again,) = records(repository)
+    repository.evaluate()
+    after = records(repository)[0]
+    assert before.digest == again.digest
+    assert before.digest != after.digest
+
+
+def test_cells_are_found_from_any_of_their_files(repository):
+    repository.store(repository.train("natural-s0", "9" * 16))
+    repository.train("natural-s0", "8" * 16)
+    repository.live(1)
+    (repository.root / "results/train/digits/.gitignore").write_text("/x", encoding="utf-8")
+    (repository.root / "results/train/digits/leftover").mkdir()
+    found = {cell.name: cell for cell in cells(repository.root)}
+    assert found.keys() == {"digits/natural-s0", f"digits/{CELL}"}
+    assert len(found["digits/natural-s0"].trained) == 2
+    assert ".pipeline" not in str(found["digits/natural-s0"].trained[0].folder)
+    assert len(found[f"digits/{CELL}"].live) == 1
+
+
+def test_the_signature_follows_the_files(repository):
+    repository.train()
+    (before,) = cells(repository.root)
+    (again,) = cells(repository.root)
+    repository.evaluate()
+    (after,) = cells(repository.root)
+    assert before.signature == again.signature
+    assert before.signature != after.signature
