@@ -1,0 +1,61 @@
+# make reproduce   from nothing to the report        make test   the tests
+# make env         the environment alone             make shell  a shell inside it
+SHELL := /bin/bash
+PYTHON ?= python3
+CORES ?= all
+STUDY ?=
+BIN := $(CURDIR)/.venv/bin
+RUN := export PATH="$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv";
+CHECKED := src pipeline tests benchmarks
+# The environment is the lock's and nothing else's; compiled modules save seconds per job.
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
+
+.PHONY: env reproduce test check readme bench shell lock format clean
+.DEFAULT_GOAL := reproduce
+
+env: .venv/.ready
+
+.venv/.ready: requirements.lock bootstrap.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python 3.11 to 3.13 is needed, found %d.%d; name one: make env PYTHON=python3.12" % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "environment: .venv is ready (source .venv/bin/activate, or make shell)"
+
+reproduce: env
+	@$(RUN) $(if $(STUDY),advtrain select $(STUDY) &&) snakemake --cores $(CORES)
+	@$(RUN) if git rev-parse --git-dir >/dev/null 2>&1; then dvc repro --quiet && echo "recorded by DVC: dvc.lock"; \
+	  else echo "not a git checkout: DVC recorded nothing"; fi
+	@echo "report: reports/index.html"
+
+test: env
+	@$(RUN) pytest -n 2 --dist loadgroup
+
+check: env
+	@$(RUN) ruff check $(CHECKED) && ruff format --check $(CHECKED)
+	@$(RUN) mypy
+	@$(RUN) snakefmt --check Snakefile pipeline/rules
+	@$(RUN) snakemake --lint
+
+readme: env
+	@$(RUN) python benchmarks/readme.py
+
+bench: env
+	@$(RUN) python benchmarks/overhead.py
+
+shell: env
+	@$(RUN) exec bash --rcfile <(cat ~/.bashrc 2>/dev/null; echo 'source "$(BIN)/activate"') -i
+
+lock: env
+	@$(RUN) uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 --custom-compile-command "make lock" --quiet --upgrade -o requirements.lock
+	@echo uv | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url \
+	  --python-version 3.11 --custom-compile-command "make lock" --quiet --upgrade -o bootstrap.lock
+
+format: env
+	@$(RUN) ruff check --fix $(CHECKED); ruff format $(CHECKED); snakefmt Snakefile pipeline/rules
+
+clean:
+	rm -rf .pipeline .snakemake logs

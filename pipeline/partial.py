@@ -1,0 +1,107 @@
+"""`python -m pipeline.partial STUDY...`: the page of a run that did not finish.
+
+It shows what there is, and for each cell without numbers the cause. It is no result: the next run
+that finishes writes the page anew, and the tables of earlier runs stay as they are.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from advtrain.graph.nodes import Graph, Node
+from advtrain.graph.states import State, states
+from advtrain.params.reader import read
+from advtrain.reporting.figures import write_figures
+from advtrain.reporting.html import write_report
+from advtrain.reporting.study import StudyReport
+from advtrain.results.collect import collect, read_cell, write_collected
+from pipeline.study_info import study_info
+
+FOLDER = ".pipeline/partial"
+
+
+def main() -> int:
+    """Write the partial page; return the exit code."""
+    root = Path.cwd()
+    params = read(root / "params.yaml")
+    config = os.environ.get("ADVTRAIN_CONFIG")
+    if config:  # what the run was started with, `--config` included
+        params = read(root / "params.yaml", json.loads(config))
+    graph = Graph(replace(params, run=tuple(sys.argv[1:])), root)
+    found = states(graph)
+    shutil.rmtree(root / FOLDER, ignore_errors=True)
+    studies = [
+        report for report in (_study(graph, found, name) for name in graph.params.run) if report
+    ]
+    page = root / "reports/index.html"
+    (root / "reports/manifest.json").unlink(missing_ok=True)  # the page is no longer its result
+    page.parent.mkdir(exist_ok=True)
+    write_report(studies, page)
+    print(f"some cells have no results; {page.relative_to(root)} names them and the causes")
+    return 0
+
+
+def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport | None:
+    """Collect what a study has; None if not even its data set was prepared."""
+    node = graph[f"collect:{name}"]
+    data = next(one for one in graph[f"tables:{name}"].inputs if one.stage == "prepare")
+    if not found[data.id].is_fresh:
+        cause = _failure(data)[1]
+        print(f"{name}: the data set {data.name} was not prepared: {cause}", file=sys.stderr)
+        return None
+    failures, records = [], []
+    for cell, evaluations in node.params["cells"].items():
+        train = graph[f"train:{name}/{cell}"]
+        if not found[train.id].is_fresh:
+            failures.append(_described(cell, train))
+            continue
+        attacks = [graph[f"attack:{name}/{cell}/{one}"] for one in evaluations]
+        done = [one for one in attacks if found[one.id].is_fresh]
+        failures += [
+            _described(f"{cell}/{one.params['evaluation']}", one)
+            for one in attacks
+            if one not in done
+        ]
+        records.append(
+            read_cell(graph.root, name, cell, [one.params["evaluation"] for one in done])
+        )
+    folder = graph.root / FOLDER / name
+    info = study_info(graph[f"tables:{name}"].params, graph.root / data.folder, failures)
+    write_collected(collect(name, records), folder / "collect")
+    write_figures(folder / "collect", info, folder / "figures")
+    return StudyReport(info=info, collected=folder / "collect", figures=folder / "figures")
+
+
+def _described(cell: str, node: Node) -> dict[str, str]:
+    state, cause = _failure(node)
+    return {"cell": cell, "stage": node.stage, "state": state, "cause": cause}
+
+
+def _failure(node: Node) -> tuple[str, str]:
+    """Return `failed` and the cause that the job wrote down, or `missing`."""
+    try:
+        job = json.loads((node.root / node.progress).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        job = {}
+    if job.get("key") != node.key:
+        return "missing", next(_upstream_causes(node), "it was not computed")
+    if job.get("state") == "failed":
+        return "failed", str(job.get("cause", "unknown"))
+    return "failed", "its process died before it could say why; was the memory enough?"
+
+
+def _upstream_causes(node: Node) -> Iterator[str]:
+    for one in node.inputs:
+        state, cause = _failure(one)
+        if state == "failed":
+            yield f"it waits for {one.id}, which failed: {cause}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

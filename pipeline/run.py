@@ -1,0 +1,226 @@
+"""`python -m pipeline.run SPEC.json`: run one node from its immutable spec.
+
+The outputs appear by rename and the manifest last, so that a kill at any moment leaves either the
+earlier results or the new ones. A finished cell of the same key is taken from the store.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from advtrain.graph.records import (
+    Manifest,
+    describe_outputs,
+    make_manifest,
+    outputs_digest,
+    read_manifest,
+    write_json,
+)
+from advtrain.graph.store import Store
+from advtrain.provenance import code_digest, digest_files, environment, git_commit
+from pipeline.devices import leased_device
+from pipeline.job import Job, JobError, Progress, quiet_environment
+from pipeline.warm import HEAVY, ask
+
+JOURNAL = ".pipeline/journal.jsonl"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the spec that the command line names; return the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if len(arguments) != 1:
+        print("usage: python -m pipeline.run SPEC.json", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    root = Path.cwd()
+    quiet_environment()
+    try:
+        spec = json.loads(Path(arguments[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"{arguments[0]} cannot be read as a spec: {error}", file=sys.stderr)
+        return 2
+    name = f"{spec['stage']} {spec['name']}"
+    workspace = root / ".pipeline/wip" / spec["stage"] / f"{spec['name']}.{spec['key']}"
+    progress = Progress(
+        root / ".pipeline/progress" / spec["stage"] / f"{spec['name']}.json",
+        workspace / "history.jsonl",
+        {
+            "stage": spec["stage"],
+            "name": spec["name"],
+            "key": spec["key"],
+            "params": spec["params"],
+            "state": "running",
+            "started": time.time(),
+            "pid": os.getpid(),
+            "host": platform.node(),
+        },
+    )
+    try:
+        done = run(root, spec, workspace, progress)
+    except Exception as error:  # the boundary: whatever it is, say it and keep it for the report
+        cause = _cause(error)
+        _journal(root, progress, "failed")
+        print(f"{name}: {cause}", file=sys.stderr)
+        _report_failure(progress, cause, root / "logs" / spec["stage"] / spec["name"])
+        return 1
+    _journal(root, progress, done)
+    print(f"{name}: {done} ({time.time() - progress.facts['started']:.1f} s)", flush=True)
+    progress.path.unlink(missing_ok=True)
+    return 0
+
+
+def run(root: Path, spec: dict[str, Any], workspace: Path, progress: Progress) -> str:
+    """Run, restore or skip one node; return what was done in words."""
+    forced = os.environ.get("ADVTRAIN_FORCE") == "1"
+    inputs = _checked_inputs(root, spec)
+    recorded = read_manifest(root / spec["folder"] / "manifest.json")
+    whole = all((root / path).exists() for path in spec["outputs"])
+    same = recorded and recorded["key"] == spec["key"] and recorded["inputs"] == inputs
+    if same and whole and not forced:
+        return "is there already"
+    store = Store.of(root)
+    outputs = workspace / "outputs"
+    shutil.rmtree(outputs, ignore_errors=True)
+    workspace.mkdir(parents=True, exist_ok=True)
+    kept = None if forced else store.take(spec, outputs)
+    if kept is not None and _same_inputs(kept, inputs):
+        manifest = make_manifest(spec, describe_outputs(outputs, spec), inputs, kept["environment"])
+        _publish(root, spec["folder"], outputs, manifest)
+        shutil.rmtree(workspace, ignore_errors=True)
+        return "restored from the store of finished cells"
+    shutil.rmtree(outputs, ignore_errors=True)
+    _check_code(root, spec)
+    manifest = _compute(root, spec, inputs, workspace, progress)
+    _publish(root, spec["folder"], outputs, manifest)
+    store.put(root, manifest)
+    shutil.rmtree(workspace, ignore_errors=True)
+    return "computed"
+
+
+def _compute(
+    root: Path,
+    spec: dict[str, Any],
+    inputs: dict[str, dict[str, str]],
+    workspace: Path,
+    progress: Progress,
+) -> Manifest:
+    """Run the step; return the manifest of what it wrote under the workspace."""
+    progress.update()
+    with leased_device(root, spec) as device:
+        step = import_module(f"pipeline.steps.{spec['stage']}")
+        started = progress.since = time.time()
+        job = Job(root, spec, workspace, progress)
+        step.run(job)
+        finished = time.time()
+    timing = [path for path in spec["outputs"] if path.endswith("/timing.json")]
+    epochs = progress.epochs()
+    for path in timing:
+        write_json(
+            workspace / "outputs" / path,
+            {
+                "started": epochs[0]["time"] - epochs[0]["seconds"] if epochs else started,
+                "finished": finished,
+                "seconds": sum(e["seconds"] for e in epochs) if epochs else finished - started,
+                "epochs": [
+                    {name: e[name] for name in ("epoch", "time", "seconds")} for e in epochs
+                ],
+                "device": device(),
+                "git_commit": git_commit(root),
+            },
+        )
+    outputs = workspace / "outputs"
+    absent = [path for path in spec["outputs"] if not (outputs / path).is_file()]
+    if absent:
+        raise JobError(f"the step wrote no {absent[0]}; its files and the graph disagree")
+    return make_manifest(spec, describe_outputs(outputs, spec), inputs, environment())
+
+
+def _publish(root: Path, folder: str, outputs: Path, manifest: Manifest) -> None:
+    """Move finished files to their places, the manifest last."""
+    target = root / folder / "manifest.json"
+    target.unlink(missing_ok=True)
+    for path in (*manifest["outputs"], *manifest["volatile"]):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(outputs / path, root / path)
+    write_json(target, manifest)
+
+
+def _checked_inputs(root: Path, spec: dict[str, Any]) -> dict[str, dict[str, str]]:
+    found = {}
+    for one in spec["inputs"]:
+        manifest = read_manifest(root / one["folder"] / "manifest.json")
+        if manifest is None or manifest["key"] != one["key"]:
+            got = manifest["key"] if manifest else "nothing"
+            raise JobError(
+                f"needs {one['id']} with the key {one['key']} and found {got}; "
+                "the parameters or the code changed since the run began: start it again"
+            )
+        found[one["id"]] = {"key": one["key"], "digest": outputs_digest(manifest["outputs"])}
+    return found
+
+
+def _same_inputs(kept: Manifest, inputs: dict[str, dict[str, str]]) -> bool:
+    """Whether a kept result was made from the very bytes that are on disk now."""
+    return sorted(i["digest"] for i in kept["inputs"].values()) == sorted(
+        i["digest"] for i in inputs.values()
+    )
+
+
+def _check_code(root: Path, spec: dict[str, Any]) -> None:
+    try:
+        found = digest_files(root, spec["code"])
+    except OSError as error:
+        raise JobError(f"a file of its code is gone: {error.filename}; start it again") from None
+    if code_digest(found) != spec["code_digest"]:
+        changed = [file for file in found if found[file] != spec["code"][file]]
+        raise JobError(f"{', '.join(changed)} changed since the run began: start it again")
+
+
+def _cause(error: Exception) -> str:
+    """Say in plain words what went wrong."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            "no space left on the disk; earlier results are untouched. "
+            "Free some (`advtrain prune`, `dvc gc`), then run again: it continues"
+        )
+    # The library's errors are written to be read; anything else is a surprise and says its type.
+    written = isinstance(error, JobError | ValueError | FileNotFoundError | PermissionError)
+    return str(error) if written and str(error) else f"{type(error).__name__}: {error}"
+
+
+def _journal(root: Path, progress: Progress, what: str) -> None:
+    """Append what was done to the workspace's journal, one JSON object a line."""
+    facts = {name: progress.facts[name] for name in ("stage", "name", "key", "started")}
+    line = json.dumps({**facts, "finished": time.time(), "what": what}) + "\n"
+    with contextlib.suppress(OSError), (root / JOURNAL).open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def _report_failure(progress: Progress, cause: str, log: Path) -> None:
+    """Keep the cause for the report, and the traceback beside the log."""
+    with contextlib.suppress(OSError):
+        progress.update(state="failed", cause=cause.strip())
+    trace = log.with_name(f"{log.name}.traceback.log")
+    with contextlib.suppress(OSError):
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        trace.write_text(traceback.format_exc(), encoding="utf-8")
+        print(f"(traceback: {trace.relative_to(Path.cwd())})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    # The stage stands in the path of the spec: `.pipeline/specs/train/...`.
+    heavy = any(f"/specs/{stage}/" in argument for stage in HEAVY for argument in sys.argv[1:])
+    code = ask(sys.argv[1:]) if heavy else None
+    sys.exit(main() if code is None else code)

@@ -1,0 +1,1 @@
+"""Steps: each reads files, calls the library once, and writes files."""

@@ -1,0 +1,19 @@
+"""Collect a study: the rows of all its cells, refused if they do not belong together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advtrain.results.collect import collect, read_cell, write_collected
+
+if TYPE_CHECKING:
+    from pipeline.job import Job
+
+
+def run(job: Job) -> None:
+    """Read every cell that the parameters name and write the study's tables of rows."""
+    records = [
+        read_cell(job.root, job.study, cell, evaluations)
+        for cell, evaluations in job.params["cells"].items()
+    ]
+    write_collected(collect(job.study, records), job.output_folder())

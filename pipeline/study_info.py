@@ -1,0 +1,20 @@
+"""What the renderers are told of a study besides its rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def study_info(
+    shown: Mapping[str, Any], prepared: Path, failures: Sequence[Mapping[str, str]] = ()
+) -> dict[str, Any]:
+    """Return the study's parameters with the facts of its data set and what failed.
+
+    Args:
+        shown: the study's part of `params.yaml`, as the graph resolves it.
+        prepared: the folder of its prepared data set.
+        failures: `cell`, `stage`, `state` (failed or missing) and `cause` of what has no rows.
+    """
+    facts = json.loads((prepared / "dataset.json").read_text(encoding="utf-8"))
+    return {**shown, "classes": len(facts["classes"]), "failures": list(failures)}

@@ -1,0 +1,62 @@
+"""Wiring: what the rules declare, looked up in the graph by the wildcard `name`."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+from snakemake.io import ancient, touch
+
+from advtrain.graph.nodes import DuplicateCellError, Graph, Node
+from advtrain.params.reader import ParamsError, load_yaml, read
+
+RUN = "python -m pipeline.run {input.spec} > {log} 2>&1"
+
+
+def load_graph(root: Path, config: dict[str, Any]) -> Graph:
+    """Read the parameters, with what `--config` laid over them, and derive the graph.
+
+    Raises:
+        WorkflowError: with the clear message, which Snakemake shows without a traceback.
+    """
+    # The jobs' `python` is the one that Snakemake runs in, activated or not.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    try:
+        load_yaml(root / "params.yaml")
+        graph = Graph(read(root / "params.yaml", config), root)
+        for node in graph:
+            _ = node.key
+    except (ParamsError, DuplicateCellError) as error:
+        raise WorkflowError(f"\n{error}") from None
+    except SyntaxError as error:
+        raise WorkflowError(f"\n{error.filename}, line {error.lineno}: {error.msg}") from None
+    return graph
+
+
+def marker(stage: str, name: str = "{name}") -> Any:
+    """Declare the output of a rule: the node's marker."""
+    return touch(f".pipeline/fresh/{stage}/{name}")
+
+
+def spec_of(graph: Graph, stage: str) -> Callable[[Any], Any]:
+    """Return the input function for a node's spec, whose age says nothing."""
+    return lambda wildcards: ancient(_node(graph, stage, wildcards).spec_path)
+
+
+def inputs_of(graph: Graph, stage: str) -> Callable[[Any], list[str]]:
+    """Return the input function for the markers of what a node reads."""
+    return lambda wildcards: [one.marker for one in _node(graph, stage, wildcards).inputs]
+
+
+def _node(graph: Graph, stage: str, wildcards: Any) -> Node:
+    name = wildcards.get("name", "all")
+    try:
+        return graph[f"{stage}:{name}"]
+    except KeyError:
+        studies = ", ".join(graph.params.run)
+        raise WorkflowError(
+            f"there is no {stage} {name} in the studies of this run ({studies}); "
+            "`advtrain status --all` lists what there is"
+        ) from None

@@ -1,0 +1,293 @@
+"""The `advtrain` command: look at the workspace, and keep it in order. It trains nothing."""
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from advtrain.graph.costs import Rates, estimate
+from advtrain.graph.nodes import STAGES, DuplicateCellError, Graph, Node
+from advtrain.graph.records import read_manifest
+from advtrain.graph.states import State, orphans, states
+from advtrain.graph.store import Store
+from advtrain.params.reader import ParamsError, did_you_mean, read
+from advtrain.params.schema import Params
+from advtrain.provenance import hash_file
+from advtrain.tracking.live import duration, progress_line
+
+GIB = 1 << 30
+
+
+class CommandError(Exception):
+    """The command cannot do what was asked; the message says why and what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code (0 good, 1 found something, 2 cannot run)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        root = find_root(Path.cwd())
+        params = read(root / "params.yaml")
+        if getattr(arguments, "study", None):
+            params = _with_run(params, arguments.study)
+        code: int = arguments.function(root, params, arguments)
+    except (ParamsError, DuplicateCellError, CommandError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `advtrain status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="advtrain", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(
+        name: str, function: object, text: str, *, studies: bool = True
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        if studies:
+            command.add_argument(
+                "--study", nargs="+", metavar="NAME", help="these studies, not those of `run`"
+            )
+        return command
+
+    command = add("status", status, "what is fresh, stale (and why), missing, or an orphan")
+    command.add_argument("--all", action="store_true", help="list the fresh ones too")
+    command = add("plan", plan, "what a run would do, and its likely cost from measured rates")
+    command.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs at once")
+    add("verify", verify, "read every result and compare its hash with the manifest's")
+    command = add("prune", prune, "remove orphans, old snapshots, and what the store has too much")
+    command.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    command.add_argument("--store-gib", type=float, metavar="N", help="the store's bound, in GiB")
+    add("watch", watch, "follow a run from another terminal", studies=False)
+    add("mlflow-sync", mlflow_sync, "deliver to MLflow what it does not have yet", studies=False)
+    add(
+        "mlflow-rebuild",
+        mlflow_rebuild,
+        "make every MLflow run again from the versioned history files",
+        studies=False,
+    )
+    command = add("select", select, "write the studies to run into params.yaml", studies=False)
+    command.add_argument("names", nargs="+", metavar="NAME")
+    return parser
+
+
+def find_root(start: Path) -> Path:
+    """Return the repository's top folder: the nearest one upwards that holds `params.yaml`.
+
+    Raises:
+        CommandError: if there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "params.yaml").is_file() and (folder / "Snakefile").is_file():
+            return folder
+    raise CommandError(f"{start}: no params.yaml and Snakefile here or above; go to the repository")
+
+
+def _with_run(params: Params, names: Sequence[str]) -> Params:
+    for name in names:
+        if name not in params.studies:
+            raise CommandError(f"there is no study {name!r}{did_you_mean(name, params.studies)}")
+    return replace(params, run=tuple(names))
+
+
+def _every_study(root: Path, params: Params) -> Graph:
+    return Graph(replace(params, run=tuple(params.studies)), root)
+
+
+def status(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Print the state of every node; 1 if something is to be done."""
+    graph = Graph(params, root)
+    found = states(graph)
+    store = Store.of(root)
+    for node in graph:
+        state = found[node.id]
+        if state.is_fresh and not arguments.all:
+            continue
+        kept = "" if state.is_fresh or not store.holds(node.stage, node.key) else " (in the store)"
+        print(f"{state.word:8} {node.stage:8} {node.name}{kept}")
+        for reason in state.reasons:
+            print(f"{'':17} {reason}")
+    lost = orphans(_every_study(root, params))
+    for path in lost:
+        print(f"{'orphan':8} {path.relative_to(root)}")
+    counts = Counter(state.word for state in found.values())
+    words = [f"{counts[word]} {word}" for word in ("fresh", "stale", "missing") if counts[word]]
+    words += [f"{len(lost)} orphans"] if lost else []
+    print(f"{', '.join(params.run)}: {', '.join(words)}")
+    return 0 if all(state.is_fresh for state in found.values()) else 1
+
+
+def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Print what a run would do and how long it is likely to take."""
+    graph = Graph(params, root)
+    needed = _needed(graph, states(graph))
+    if not needed:
+        print("nothing to do")
+        return 0
+    store = Store.of(root)
+    rates = Rates.measured(root, store)
+    total, longest, unknown = 0.0, 0.0, 0
+    for stage in STAGES:
+        nodes = [node for node in needed if node.stage == stage]
+        restored = [node for node in nodes if store.holds(stage, node.key)]
+        computed = [node for node in nodes if node not in restored]
+        seconds = [estimate(node, rates) for node in computed]
+        known = [one for one in seconds if one is not None]
+        missing = len(seconds) - len(known)
+        total += sum(known)
+        longest = max([longest, *known])
+        unknown += missing
+        parts = [f"{len(computed)} to compute"] if computed else []
+        parts += [f"{len(restored)} to restore from the store"] if restored else []
+        parts += [f"about {duration(sum(known))} of work"] if known and computed else []
+        parts += [f"{missing} with no measured rate yet"] if missing else []
+        if nodes:
+            print(f"{stage:8} {', '.join(parts)}")
+    wall = max(longest, total / max(arguments.cores, 1))
+    print(f"about {duration(wall)} with {arguments.cores} at once", end="")
+    print(f"; {unknown} nodes are not in this figure" if unknown else "")
+    return 0
+
+
+def _needed(graph: Graph, found: Mapping[str, State]) -> list[Node]:
+    """Return what a run computes: what is not fresh, and is asked for by something that runs.
+
+    A cell whose results were not pulled is not trained again if nothing that runs reads it.
+    """
+    wanted: set[str] = set()
+    waiting = [] if found[graph.report.id].is_fresh else [graph.report]
+    while waiting:
+        node = waiting.pop()
+        if node.id not in wanted:
+            wanted.add(node.id)
+            waiting += [one for one in node.inputs if not found[one.id].is_fresh]
+    return [node for node in graph if node.id in wanted]
+
+
+def verify(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Hash every output that a manifest describes; 1 if one differs."""
+    checked, damaged = 0, 0
+    for node in Graph(params, root):
+        manifest = read_manifest(node.manifest)
+        if manifest is None:
+            continue
+        for path, recorded in manifest["outputs"].items():
+            checked += 1
+            if not (root / path).is_file():
+                problem = "is not here"
+            elif hash_file(root / path) != recorded["sha256"]:
+                problem = "has other bytes than its manifest says"
+            else:
+                continue
+            damaged += 1
+            mend = f"snakemake --cores all -R {node.stage}"
+            print(f"{path} {problem}; `dvc checkout` restores it, or delete it and run: {mend}")
+    print(f"{checked} files checked, {damaged} damaged or absent")
+    return 1 if damaged else 0
+
+
+def prune(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Remove orphans, the snapshots and unfinished work of other keys, and bound the store."""
+    graph = _every_study(root, params)
+    keys = frozenset(node.key for node in graph)
+    bound = params.store_gib if arguments.store_gib is None else arguments.store_gib
+    store = Store.of(root)
+    gone = [(path, _size(path)) for path in orphans(graph)]
+    for folder in ("specs", "wip"):
+        for path in sorted((root / ".pipeline" / folder).rglob("*.*")):
+            match = re.search(r"\.([0-9a-f]{16})(\.json)?$", path.name)
+            if match and match[1] not in keys and path.exists():
+                gone.append((path, _size(path)))
+    gone += store.bound(int(bound * GIB), keys)
+    for path, size in gone:
+        shown = path.relative_to(root) if path.is_relative_to(root) else path
+        print(f"{'would remove' if arguments.dry_run else 'removed'} {shown} ({_mib(size)})")
+        if not arguments.dry_run:
+            _remove(path)
+    if not arguments.dry_run:
+        store.remove_leftovers()
+    print(f"{_mib(sum(size for _, size in gone))} in {len(gone)} places")
+    return 0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
+
+
+def watch(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Show the run's progress until it is interrupted."""
+    started = time.time()
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            parts = progress_line(root, time.time() - started).split(" · ")
+            lines = "\n".join(parts) or "no run has been started here"
+            clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
+            print(f"{clear}{lines}", flush=True)
+            time.sleep(1 if clear else 10)
+    return 0
+
+
+def mlflow_sync(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Deliver what the tracking server lacks; 1 if it could not be reached."""
+    return _deliver(root, everything=False)
+
+
+def mlflow_rebuild(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Deliver all that is on disk, whatever was delivered before; nothing is logged twice."""
+    return _deliver(root, everything=True)
+
+
+def _deliver(root: Path, *, everything: bool) -> int:
+    from advtrain.tracking.reconcile import reconcile_mlflow
+
+    done = reconcile_mlflow(root, everything=everything)
+    print(f"{done.delivered} runs delivered, {done.pending} pending")
+    if done.pending:
+        print(done.cause, file=sys.stderr)
+    return 1 if done.pending else 0
+
+
+def select(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Write `run: [...]` into params.yaml, leaving every other character as it is."""
+    _with_run(params, arguments.names)
+    if params.run == tuple(arguments.names):
+        return 0
+    path = root / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    line = f"run: [{', '.join(arguments.names)}]"
+    lists = r"^run:[ \t]*(\[[^\]]*\]|(\n[ \t]*-[^\n]*)+|[\w.]+)"
+    changed, count = re.subn(lists, line, text, count=1, flags=re.MULTILINE)
+    if not count:
+        raise CommandError(f"params.yaml: no `run: [...]` to change; write there: {line}")
+    path.write_text(changed, encoding="utf-8")
+    print(f"params.yaml: {line}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
