@@ -16,12 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-
 from advtrain.graph.costs import Rates, estimate
 from advtrain.graph.nodes import Graph
 from advtrain.graph.records import write_json
-from advtrain.graph.states import states
+from advtrain.graph.states import states, todo
 from advtrain.graph.store import Store
 from advtrain.tracking.live import PLAN, progress_line
 from pipeline import warm
@@ -47,15 +45,15 @@ class Follower:
         """
         forced = settings.forceall or settings.forcerun or settings.forcetargets
         os.environ["ADVTRAIN_FORCE"] = "1" if forced else "0"
-        found = states(self.graph)
+        waiting = todo(self.graph, states(self.graph))
         rates = Rates.measured(self.graph.root, Store.of(self.graph.root))
-        todo = {
+        planned = {
             node.id: {"marker": node.marker, "seconds": estimate(node, rates)}
             for node in self.graph
-            if not found[node.id].is_fresh
+            if node.id in waiting
         }
-        write_json(self.graph.root / PLAN, {"todo": todo, "started": time.time()})
-        if any(id.startswith(warm.HEAVY) for id in todo):
+        write_json(self.graph.root / PLAN, {"todo": planned, "started": time.time()})
+        if any(id.startswith(warm.HEAVY) for id in planned):
             self.warm = warm.start(self.graph.root)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.follow"],

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-
 from advtrain.graph.nodes import Graph, Node
 from advtrain.graph.states import State, states
 from advtrain.params.reader import read
@@ -58,7 +56,7 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport | No
     failures, records = [], []
     for cell, evaluations in node.params["cells"].items():
         train = graph[f"train:{name}/{cell}"]
-        if not found[train.id].is_fresh:
+        if found[train.id].word not in ("fresh", "partial"):
             failures.append(_described(cell, train))
             continue
         attacks = [graph[f"attack:{name}/{cell}/{one}"] for one in evaluations]

@@ -18,10 +18,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-
+import advtrain
 from advtrain.graph.records import (
     Manifest,
+    absent_outputs,
     describe_outputs,
     make_manifest,
     outputs_digest,
@@ -86,7 +86,7 @@ def run(root: Path, spec: dict[str, Any], workspace: Path, progress: Progress) -
     forced = os.environ.get("ADVTRAIN_FORCE") == "1"
     inputs = _checked_inputs(root, spec)
     recorded = read_manifest(root / spec["folder"] / "manifest.json")
-    whole = all((root / path).exists() for path in spec["outputs"])
+    whole = recorded is not None and not absent_outputs(root, spec["outputs"], recorded)
     same = recorded and recorded["key"] == spec["key"] and recorded["inputs"] == inputs
     if same and whole and not forced:
         return "is there already"
@@ -179,6 +179,9 @@ def _same_inputs(kept: Manifest, inputs: dict[str, dict[str, str]]) -> bool:
 
 
 def _check_code(root: Path, spec: dict[str, Any]) -> None:
+    """Refuse to run other code than the key covers: another copy's, or a newer one."""
+    if Path(advtrain.__file__).resolve().parent != (root / "src/advtrain").resolve():
+        raise JobError(f"runs {advtrain.__file__}, not the code of {root}; run it from there")
     try:
         found = digest_files(root, spec["code"])
     except OSError as error:

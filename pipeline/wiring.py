@@ -12,7 +12,8 @@ from snakemake.io import ancient, touch
 from advtrain.graph.nodes import DuplicateCellError, Graph, Node
 from advtrain.params.reader import ParamsError, load_yaml, read
 
-RUN = "python -m pipeline.run {input.spec} > {log} 2>&1"
+# A job writes to its log alone; what made it fail is worth a line on the terminal.
+RUN = "python -m pipeline.run {input.spec} > {log} 2>&1 || {{ tail -n 4 {log} >&2; exit 1; }}"
 
 
 def load_graph(root: Path, config: dict[str, Any]) -> Graph:

@@ -15,7 +15,7 @@ from pathlib import Path
 from advtrain.graph.costs import Rates, estimate
 from advtrain.graph.nodes import STAGES, DuplicateCellError, Graph, Node
 from advtrain.graph.records import read_manifest
-from advtrain.graph.states import State, orphans, states
+from advtrain.graph.states import State, orphans, states, todo
 from advtrain.graph.store import Store
 from advtrain.params.reader import ParamsError, did_you_mean, read
 from advtrain.params.schema import Params
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         root = find_root(Path.cwd())
+        _use_code_of(root)
         params = read(root / "params.yaml")
         if getattr(arguments, "study", None):
             params = _with_run(params, arguments.study)
@@ -95,6 +96,14 @@ def find_root(start: Path) -> Path:
     raise CommandError(f"{start}: no params.yaml and Snakefile here or above; go to the repository")
 
 
+def _use_code_of(root: Path) -> None:
+    """Start again with the library of this repository if another copy's is installed."""
+    own = (root / "src").resolve()
+    if (own / "advtrain").is_dir() and Path(__file__).resolve().parent.parent != own:
+        command = [sys.executable, "-m", "advtrain.cli", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": str(own)})
+
+
 def _with_run(params: Params, names: Sequence[str]) -> Params:
     for name in names:
         if name not in params.studies:
@@ -123,10 +132,14 @@ def status(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     for path in lost:
         print(f"{'orphan':8} {path.relative_to(root)}")
     counts = Counter(state.word for state in found.values())
-    words = [f"{counts[word]} {word}" for word in ("fresh", "stale", "missing") if counts[word]]
+    words = [
+        f"{counts[word]} {word}"
+        for word in ("fresh", "partial", "stale", "missing")
+        if counts[word]
+    ]
     words += [f"{len(lost)} orphans"] if lost else []
     print(f"{', '.join(params.run)}: {', '.join(words)}")
-    return 0 if all(state.is_fresh for state in found.values()) else 1
+    return 1 if todo(graph, found) else 0
 
 
 def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
@@ -162,17 +175,15 @@ def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
 
 
 def _needed(graph: Graph, found: Mapping[str, State]) -> list[Node]:
-    """Return what a run computes: what is not fresh, and is asked for by something that runs.
-
-    A cell whose results were not pulled is not trained again if nothing that runs reads it.
-    """
+    """Return what a run computes: what has to run, and is asked for by something that runs."""
+    waiting = todo(graph, found)
     wanted: set[str] = set()
-    waiting = [] if found[graph.report.id].is_fresh else [graph.report]
-    while waiting:
-        node = waiting.pop()
+    reached = [graph.report] if graph.report.id in waiting else []
+    while reached:
+        node = reached.pop()
         if node.id not in wanted:
             wanted.add(node.id)
-            waiting += [one for one in node.inputs if not found[one.id].is_fresh]
+            reached += [one for one in node.inputs if one.id in waiting]
     return [node for node in graph if node.id in wanted]
 
 

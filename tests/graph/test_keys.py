@@ -70,7 +70,7 @@ def test_a_parameter_of_an_attack_moves_no_training(make_graph: MakeGraph) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        set_value("recipes", "short", "learning_rate", 0.05),
+        set_value("recipes", "short", "learning_rate", 0.07),
         set_value("models", "small_cnn", "width", 3),
         set_value("datasets", "digits", "split_seed", 1),
     ],

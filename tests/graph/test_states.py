@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from advtrain.graph.states import orphans, states
+from advtrain.graph.states import orphans, states, todo
 from advtrain.graph.sync import EPOCH, sync
 from tests.graph.conftest import MakeGraph, finish, finish_all
 
@@ -54,7 +54,10 @@ def test_an_output_that_is_gone_or_cut_short(make_graph: MakeGraph) -> None:
     finish_all(graph)
     weights = graph.root / "checkpoints/tiny/trades-linf-0.1-s0/last.safetensors"
     weights.write_text("cut")
-    assert states(graph)[TRADES].word == "missing"
+    assert states(graph)[TRADES].word == "partial"
+    history = graph.root / "results/train/tiny/natural-s0/history.parquet"
+    history.unlink()
+    assert states(graph)["train:tiny/natural-s0"].word == "missing"
     weights.unlink()
     found = states(graph)
     assert "checkpoints/tiny/trades-linf-0.1-s0/last.safetensors" in found[TRADES].reasons[0]
@@ -116,3 +119,19 @@ def test_markers_say_what_the_keys_say(make_graph: MakeGraph) -> None:
     assert spec == json.loads(json.dumps(changed[TRADES].spec()))
     assert spec["params"]["method"]["parameters"]["beta"] == 1.5
     assert (graph.root / graph[TRADES].spec_path).exists()  # the old snapshot stays what it was
+
+
+def test_weights_that_were_not_pulled_are_missed_by_attacks_alone(make_graph: MakeGraph) -> None:
+    graph = make_graph()
+    finish_all(graph)
+    for path in (graph.root / "checkpoints").rglob("*.safetensors"):
+        path.unlink()
+    found = states(graph)
+    assert found[TRADES].word == "partial"
+    assert todo(graph, found) == set()
+    changed = make_graph(lambda p: p["attacks"]["pgd_2"].update(steps=3))
+    waiting = todo(changed, states(changed))
+    assert TRADES in waiting
+    graph[ATTACK].manifest.unlink()
+    waiting = todo(graph, states(graph))
+    assert {id for id in waiting if id.startswith("train")} == {TRADES}

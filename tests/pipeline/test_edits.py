@@ -124,7 +124,8 @@ def test_an_edit_while_jobs_run_is_refused(workspace: Workspace) -> None:
     workspace.snakemake("-n")  # the specs of this graph are written
     specs = (workspace.root / ".pipeline/specs/train/tiny").glob("trades-linf-0.1-s0.*.json")
     spec = max(specs, key=lambda path: path.stat().st_ctime)
-    workspace.replace("src/advtrain/methods/trades.py", "import", "UNUSED = 1\nimport")
+    trades = workspace.root / "src/advtrain/methods/trades.py"
+    trades.write_text(trades.read_text() + "\nUNUSED = 1\n")
     failed = workspace.run(
         "python", "-m", "pipeline.run", str(spec.relative_to(workspace.root)), fails=True
     )

@@ -103,8 +103,10 @@ def test_a_failed_cell_stops_no_other_and_is_shown(workspace: Workspace) -> None
     before = workspace.tables()
     trades = workspace.root / "src/advtrain/methods/trades.py"
     good = trades.read_text()
-    broken = "    def passes(self):\n        raise ValueError('broken on purpose')\n\n"
-    trades.write_text(good.replace("    def loss(", f"{broken}    def loss(", 1))
+    crafting = "        with crafting("
+    assert crafting in good
+    broken = f"        raise ValueError('broken on purpose')\n{crafting}"
+    trades.write_text(good.replace(crafting, broken, 1))
     failed = workspace.snakemake(fails=True)
     assert "broken on purpose" in failed.stderr + failed.stdout
     journal = {f"{j['stage']}:{j['name']}": j["what"] for j in workspace.journal()[-14:]}
@@ -134,9 +136,9 @@ def test_a_collapsed_cell_is_shown_as_one(workspace: Workspace) -> None:
     workspace.edit(explode)
     workspace.snakemake()
     table = (workspace.root / "reports/tables/tiny/results.md").read_text()
-    collapsed = [line for line in table.splitlines() if "collapsed" in line]
+    collapsed = [line for line in table.splitlines() if "collapsed: " in line]
     assert len(collapsed) == 2
-    assert all(line.startswith("| trades") for line in collapsed)
+    assert all(line.startswith("| trades") and "became" in line for line in collapsed)
     assert "collapsed" in (workspace.root / "reports/index.html").read_text()
 
 

@@ -20,11 +20,19 @@ PARAMS: dict[str, Any] = {
     "raw_data": "data/raw",
     "device": "cpu",
     "datasets": {"digits": {"train_examples": 300, "test_examples": 60}},
-    "models": {"small_cnn": {"width": 4, "hidden": 16}},
-    "recipes": {"short": {"epochs": 6, "batch_size": 16, "validation_steps": 1}},
+    "models": {"small_cnn": {"width": 4, "hidden": 32}},
+    "recipes": {
+        "short": {
+            "epochs": 6,
+            "batch_size": 16,
+            "optimizer": "adam",
+            "learning_rate": 0.01,
+            "validation_steps": 1,
+        }
+    },
     "methods": {
         "natural": {},
-        "fgsm_rs": {},
+        "fgsm_rs": {"step_size": "epsilon"},
         "trades": {"beta": 6.0, "steps": 2},
     },
     "attacks": {"fgsm": {}, "pgd_2": {"module": "pgd", "steps": 2}},

@@ -6,7 +6,7 @@ nor a host, so that the same computation writes the same bytes.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,19 @@ def describe_outputs(root: Path, spec: Mapping[str, Any]) -> dict[str, dict[str,
         path: {"size": (root / path).stat().st_size, "sha256": hash_file(root / path)}
         for path in kept
     }
+
+
+def absent_outputs(root: Path, outputs: Iterable[str], manifest: Manifest) -> list[str]:
+    """List the outputs that are not there, or not of the size that the manifest says."""
+    return [path for path in outputs if not _is_whole(root / path, manifest["outputs"].get(path))]
+
+
+def _is_whole(path: Path, recorded: Mapping[str, Any] | None) -> bool:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return False
+    return recorded is None or bool(size == recorded["size"])
 
 
 def outputs_digest(outputs: Mapping[str, Mapping[str, Any]]) -> str:

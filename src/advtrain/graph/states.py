@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from advtrain.graph.nodes import Graph, Node
-from advtrain.graph.records import Manifest, outputs_digest, read_manifest
+from advtrain.graph.records import Manifest, absent_outputs, outputs_digest, read_manifest
 
 FOLDERS = (
     ("data/prepared", 1),
@@ -17,6 +17,7 @@ FOLDERS = (
     ("reports/figures", 1),
     ("checkpoints", 2),
 )
+WEIGHTS = "checkpoints/"
 SECTIONS = {
     "dataset": "datasets",
     "model": "models",
@@ -28,7 +29,11 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class State:
-    """`fresh`, `stale` or `missing`, with the reasons in words."""
+    """`fresh`, `stale`, `missing` or `partial`, with the reasons in words.
+
+    `partial` is a training of which all is here but the weights (they were not pulled): it is
+    trained again only if an attack has to run on it.
+    """
 
     word: str
     reasons: tuple[str, ...] = ()
@@ -48,30 +53,34 @@ def states(graph: Graph) -> dict[str, State]:
     return {node.id: _state(node, manifests) for node in graph}
 
 
+def todo(graph: Graph, found: Mapping[str, State]) -> set[str]:
+    """Return the nodes that have to run: all that are not fresh, partial ones if they are read."""
+    waiting = {node.id for node in graph if found[node.id].word in ("stale", "missing")}
+    read = {
+        one.id
+        for node in graph
+        if node.stage == "attack" and node.id in waiting
+        for one in node.inputs
+    }
+    return waiting | {id for id in read if not found[id].is_fresh}
+
+
 def _state(node: Node, manifests: Mapping[str, Manifest | None]) -> State:
     manifest = manifests[node.id]
     if manifest is None:
         return State("missing", ("it has not been computed here",))
     if manifest["key"] != node.key:
         return State("stale", tuple(_why(node, manifest)))
-    absent = [path for path in node.outputs if not _is_whole(node.root / path, path, manifest)]
+    absent = absent_outputs(node.root, node.outputs, manifest)
     if absent:
         advice = f"{absent[0]} is not here, or cut short (`dvc pull` brings it if it was pushed)"
-        return State("missing", (advice,))
+        without_weights = all(path.startswith(WEIGHTS) for path in absent)
+        return State("partial" if without_weights else "missing", (advice,))
     for upstream in node.inputs:
         found, recorded = manifests[upstream.id], manifest["inputs"].get(upstream.id)
         if found and recorded and recorded["digest"] != outputs_digest(found["outputs"]):
             return State("stale", (f"{upstream.id} has other bytes than those it was made from",))
     return FRESH
-
-
-def _is_whole(path: Path, name: str, manifest: Manifest) -> bool:
-    try:
-        size = path.stat().st_size
-    except OSError:
-        return False
-    recorded = manifest["outputs"].get(name)
-    return recorded is None or bool(size == recorded["size"])
 
 
 def _why(node: Node, manifest: Manifest) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Sync: tell Snakemake, which looks at files, what the keys say.
 
-For each node an empty marker exists if and only if its results on disk are fresh, and an
-immutable spec holds what its job needs. Both are derived and may be deleted at any time.
+For each node an empty marker exists if and only if it need not run, and an immutable spec holds
+what its job needs. Both are derived and may be deleted at any time.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from advtrain.graph.nodes import STAGES, Graph
 from advtrain.graph.records import write_json
-from advtrain.graph.states import State, states
+from advtrain.graph.states import State, states, todo
 
 EPOCH = 1_000_000_000  # old, and later for later stages: a time stamp never asks for a rerun
 
@@ -17,12 +17,13 @@ EPOCH = 1_000_000_000  # old, and later for later stages: a time stamp never ask
 def sync(graph: Graph) -> Mapping[str, State]:
     """Make markers and specs agree with the keys; return the states they were made from."""
     found = states(graph)
+    waiting = todo(graph, found)
     for node in graph:
         spec = graph.root / node.spec_path
         if not spec.exists():
             write_json(spec, node.spec())
         marker = graph.root / node.marker
-        if found[node.id].is_fresh:
+        if node.id not in waiting:
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
             os.utime(marker, (EPOCH + STAGES.index(node.stage),) * 2)
