@@ -1,0 +1,63 @@
+"""The chain on published files: CIFAR-10 as torchvision lays it out, and a folder of images."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.workspace import PARAMS, Workspace, make_workspace
+
+pytestmark = pytest.mark.workflow
+
+
+def params(raw: Path, dataset: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = copy.deepcopy(PARAMS)
+    given["raw_data"] = str(raw)
+    given["datasets"] = {"real": dataset}
+    given["models"] = {"net": model}
+    given["recipes"]["short"]["epochs"] = 1
+    given["studies"]["tiny"] |= {
+        "dataset": "real",
+        "model": "net",
+        "epsilons": ["8/255"],
+        "methods": ["natural", "fgsm_rs"],
+        "attacks": ["pgd_2"],
+        "attack_examples": 20,
+    }
+    return given
+
+
+def run(tmp_path: Path, given: dict[str, Any]) -> Workspace:
+    workspace = make_workspace(tmp_path / "work", given)
+    workspace.snakemake()
+    table = (workspace.root / "reports/tables/tiny/results.csv").read_text().splitlines()
+    assert len(table) == 1 + 2
+    assert all(",20," in line for line in table[1:])  # twenty examples were attacked
+    return workspace
+
+
+def test_cifar10(tmp_path: Path, published: Callable[[str], Path]) -> None:
+    dataset = {"module": "cifar10", "train_examples": 100, "test_examples": 40, "validation": 0.001}
+    model = {"module": "preact_resnet", "width": 2, "normalisation": "cifar10"}
+    workspace = run(tmp_path, params(published("cifar10"), dataset, model))
+    assert (workspace.root / "results/train/tiny/fgsm_rs-linf-8_255-s0/manifest.json").exists()
+
+
+def test_a_folder_of_images(tmp_path: Path, published: Callable[[str], Path]) -> None:
+    folder = "imagenette-sample"
+    dataset = {"module": "imagefolder", "folder": folder, "image_size": 32, "test_examples": 40}
+    model = {"module": "resnet", "depth": 18, "normalisation": "imagenet"}
+    run(tmp_path, params(published("imagenette_sample"), dataset | {"train_examples": 40}, model))
+
+
+def test_missing_files_without_a_network_are_said(tmp_path: Path) -> None:
+    given = params(tmp_path / "nothing", {"module": "cifar10"}, {"module": "small_cnn"})
+    workspace = make_workspace(tmp_path / "work", given)
+    # A proxy that is not there stands for a network that is not there.
+    failed = workspace.snakemake(
+        fails=True, http_proxy="http://127.0.0.1:9", https_proxy="http://127.0.0.1:9"
+    )
+    assert "cifar-10" in failed.stderr
+    assert str(tmp_path / "nothing") in failed.stderr

@@ -1,0 +1,159 @@
+"""The command line, over results written as jobs would write them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advtrain import cli
+from advtrain.graph.store import Store
+from tests.graph.conftest import MakeGraph, finish, finish_all, make_graph
+
+__all__ = ["make_graph"]
+
+TRADES = "train:tiny/trades-linf-0.1-s0"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in the scratch root, with the library under test."""
+    (tmp_path / "Snakefile").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_use_code_of", lambda root: None)
+    for name in ("DVC_ROOT", "ADVTRAIN_STORE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = cli.main(arguments)
+    found = capsys.readouterr()
+    return code, found.out + found.err
+
+
+def set_seconds(graph: Any, seconds: float) -> None:
+    for node in graph:
+        if node.stage in ("train", "attack"):
+            path = graph.root / node.folder / "timing.json"
+            path.write_text(json.dumps({"seconds": seconds}))
+
+
+def test_status(make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]) -> None:
+    finish_all(make_graph())
+    assert said(capsys, "status") == (0, "tiny: 22 fresh\n")
+    make_graph(lambda p: p["methods"]["trades"].update(beta=1.5))
+    code, text = said(capsys, "status")
+    assert code == 1
+    assert "stale    train    tiny/trades-linf-0.1-s0\n" in text
+    assert "methods.trades.beta: 6.0 -> 1.5" in text
+    assert text.splitlines()[-1] == "tiny: 12 fresh, 10 stale"
+    code, text = said(capsys, "status", "--all")
+    assert "fresh    train    tiny/natural-s0" in text
+
+
+def test_plan_scales_what_was_measured(
+    make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = make_graph()
+    assert "5 with no measured rate yet" in said(capsys, "plan")[1]
+    finish_all(graph)
+    assert said(capsys, "plan") == (0, "nothing to do\n")
+    set_seconds(graph, 60.0)
+    # Twice the epochs take twice as long; the attacks are as many and as long as before.
+    make_graph(lambda p: p["recipes"]["short"].update(epochs=12))
+    code, text = said(capsys, "plan", "--cores", "2")
+    assert code == 0
+    assert "train    5 to compute, about 10 min of work" in text
+    assert "attack   12 to compute, about 13 min of work" in text
+    assert "with 2 at once" in text
+
+
+def test_plan_knows_the_store(make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = make_graph()
+    manifests = {node.id: finish(node) for node in graph}
+    Store.of(graph.root).put(graph.root, manifests[TRADES])
+    graph[TRADES].manifest.unlink()
+    assert "train    1 to restore from the store" in said(capsys, "plan")[1]
+    assert "(in the store)" in said(capsys, "status")[1]
+
+
+def test_verify_reads_the_bytes(make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]) -> None:
+    graph = make_graph()
+    finish_all(graph)
+    code, text = said(capsys, "verify")
+    assert code == 0
+    assert "0 damaged or absent" in text
+    weights = graph.root / "checkpoints/tiny/natural-s0/last.safetensors"
+    weights.write_text("x" * weights.stat().st_size)
+    code, text = said(capsys, "verify")
+    assert code == 1
+    assert "checkpoints/tiny/natural-s0/last.safetensors has other bytes" in text
+
+
+def test_prune_removes_what_nothing_owns(
+    make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = make_graph()
+    manifests = {node.id: finish(node) for node in graph}
+    Store.of(graph.root).put(graph.root, manifests[TRADES])
+    wip = graph.root / f".pipeline/wip/train/tiny/old.{'0' * 16}"
+    wip.mkdir(parents=True)
+
+    def less(params: dict[str, Any]) -> None:
+        params["studies"]["tiny"]["methods"].remove("trades")
+
+    make_graph(less)
+    orphan = graph.root / "results/train/tiny/trades-linf-0.1-s0"
+    code, text = said(capsys, "prune", "--dry-run", "--store-gib", "0")
+    assert code == 0
+    assert "would remove results/train/tiny/trades-linf-0.1-s0" in text
+    assert orphan.exists()
+    said(capsys, "prune", "--store-gib", "0")
+    assert not orphan.exists()
+    assert not wip.exists()
+    assert list(Store.of(graph.root).entries()) == []
+    assert (graph.root / "results/train/tiny/natural-s0").exists()
+
+
+@pytest.mark.parametrize(
+    "before", ["run: [tiny]  # here", "run:\n- tiny", "run:\n  - tiny\n  - other", "run: tiny"]
+)
+def test_select_changes_one_line(
+    make_graph: MakeGraph, capsys: pytest.CaptureFixture[str], before: str
+) -> None:
+    def two(params: dict[str, Any]) -> None:
+        params["studies"]["other"] = params["studies"]["tiny"]
+
+    path = make_graph(two).root / "params.yaml"
+    text = path.read_text().replace("run:\n- tiny", before) + "# the end\n"
+    path.write_text(text)
+    assert said(capsys, "select", "other", "tiny")[0] == 0
+    after = path.read_text()
+    assert "run: [other, tiny]" in after
+    assert after.endswith("# the end\n")
+    assert len(after) - len(text) == len("run: [other, tiny]") - len(
+        before.removesuffix("  # here")
+    )
+    code, said_text = said(capsys, "select", "othr")
+    assert code == 2
+    assert "did you mean 'other'" in said_text
+
+
+def test_outside_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Snakefile").unlink()
+    code, text = said(capsys, "status")
+    assert code == 2
+    assert "no params.yaml and Snakefile here or above" in text
+
+
+def test_from_a_folder_below(
+    make_graph: MakeGraph, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = make_graph()
+    finish_all(graph)
+    monkeypatch.chdir(graph.root / "results")
+    assert said(capsys, "status") == (0, "tiny: 22 fresh\n")
+    assert Path(os.getcwd()).name == "results"
