@@ -16,7 +16,10 @@ from pipeline.follow import Follower, write_partial_report
 from pipeline.wiring import RUN, inputs_of, load_graph, marker, spec_of
 
 
-configfile: "params.yaml"
+workdir: ROOT
+
+
+configfile: ROOT / "params.yaml"
 
 
 G = load_graph(ROOT, config)

@@ -73,8 +73,9 @@ def test_plan_knows_the_store(make_graph: MakeGraph, capsys: pytest.CaptureFixtu
     graph = make_graph()
     manifests = {node.id: finish(node) for node in graph}
     Store.of(graph.root).put(graph.root, manifests[TRADES])
-    graph[TRADES].manifest.unlink()
-    assert "train    1 to restore from the store" in said(capsys, "plan")[1]
+    for node in graph:
+        node.manifest.unlink()
+    assert "train    4 to compute, 1 to restore from the store" in said(capsys, "plan")[1]
     assert "(in the store)" in said(capsys, "status")[1]
 
 

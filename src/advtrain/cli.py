@@ -139,7 +139,7 @@ def status(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     ]
     words += [f"{len(lost)} orphans"] if lost else []
     print(f"{', '.join(params.run)}: {', '.join(words)}")
-    return 1 if todo(graph, found) else 0
+    return 1 if _needed(graph, found) else 0
 
 
 def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
