@@ -9,6 +9,7 @@ import array
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -28,7 +29,7 @@ PACKAGES = ("numpy", "pyarrow.parquet", "torch", "safetensors.torch", "torch._in
 def start(root: Path) -> subprocess.Popen[bytes]:
     """Start the warm process; it ends when the returned process's standard input closes."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.warm"],
+        [sys.executable, "-m", "pipeline.serve"],
         cwd=root,
         stdin=subprocess.PIPE,
         start_new_session=True,  # an interrupt is for the jobs, whose end it then sees
@@ -70,8 +71,6 @@ def serve(job: Callable[[list[str]], int]) -> None:
         for package in PACKAGES:
             __import__(package)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting for
-        import select
-
         while True:
             ready, _, _ = select.select([listener, 0], [], [])
             if 0 in ready and not os.read(0, 1):
@@ -133,11 +132,3 @@ def _die_with(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         if connection.recv(1) == b"":
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    from pipeline.job import quiet_environment
-    from pipeline.run import main
-
-    quiet_environment()
-    serve(main)

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from advtrain.attacks.ascent import ascend
-from advtrain.attacks.frozen import crafting
+from advtrain.attacks.frozen import Mode, crafting
 from advtrain.attacks.objectives import cross_entropy
 from advtrain.methods.method import Batch, Method, Passes
 from advtrain.noise import Noise
@@ -40,7 +39,7 @@ class FgsmMixed(Method):
 
     clean_fraction: Share = 0.5
     step_size: StepSize = "epsilon"
-    crafting: Literal["train", "eval"] = "train"
+    crafting: Mode = "train"
 
     def perturb(self, model: nn.Module, batch: Batch, threat: ThreatModel, noise: Noise) -> Tensor:
         """Step once from the clean image for the last images of the batch."""

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from torch import Tensor, nn
 
 from advtrain.attacks.ascent import ascend
-from advtrain.attacks.frozen import crafting
+from advtrain.attacks.frozen import Mode, crafting
 from advtrain.attacks.objectives import cross_entropy
 from advtrain.methods.method import Batch, Method, Passes
 from advtrain.noise import Noise
@@ -34,7 +33,7 @@ class FgsmRs(Method):
     """
 
     step_size: StepSize = "1.25*epsilon"
-    crafting: Literal["train", "eval"] = "train"
+    crafting: Mode = "train"
 
     def perturb(self, model: nn.Module, batch: Batch, threat: ThreatModel, noise: Noise) -> Tensor:
         """Step once from a uniform draw of the ball and project."""

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from torch import Tensor, nn
 
 from advtrain.attacks.ascent import ascend
-from advtrain.attacks.frozen import crafting
+from advtrain.attacks.frozen import Mode, crafting
 from advtrain.attacks.objectives import cross_entropy
 from advtrain.methods.method import Batch, Method, Passes
 from advtrain.noise import Noise
@@ -39,7 +38,7 @@ class PgdAt(Method):
     steps: Count = 10
     step_size: StepSize = "epsilon/4"
     random_start: bool = True
-    crafting: Literal["train", "eval"] = "train"
+    crafting: Mode = "train"
 
     def perturb(self, model: nn.Module, batch: Batch, threat: ThreatModel, noise: Noise) -> Tensor:
         """Solve the inner maximisation by `steps` steps of ascent; the final iterate."""

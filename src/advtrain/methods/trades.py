@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advtrain.attacks.ascent import ascend
-from advtrain.attacks.frozen import crafting
+from advtrain.attacks.frozen import Mode, crafting
 from advtrain.attacks.objectives import kl
 from advtrain.methods.method import Batch, Method, Passes, Terms
 from advtrain.noise import Noise
@@ -42,7 +41,7 @@ class Trades(Method):
     steps: Count = 10
     step_size: StepSize = "epsilon/4"
     start_deviation: NonNegative = 0.001
-    crafting: Literal["train", "eval"] = "eval"
+    crafting: Mode = "eval"
 
     def perturb(self, model: nn.Module, batch: Batch, threat: ThreatModel, noise: Noise) -> Tensor:
         """Ascend the KL divergence from the clean prediction; the final iterate."""

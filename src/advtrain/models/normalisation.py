@@ -1,9 +1,23 @@
 """Normalisation as the first layer, so that every attack sees images in [0, 1]."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Normalisation = Literal[
+    "none",
+    "per_image",
+    "cifar10",
+    "cifar10_image_std",
+    "cifar100",
+    "svhn",
+    "imagenet",
+    "mnist",
+    "fashion_mnist",
+]
+"""The choices of every model: no layer, each image by itself, or one of `TABLES`."""
 
 TABLES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     # Standard deviation over all pixels of the training set.

@@ -1,10 +1,8 @@
 """PreActResNet, the network of most fast adversarial training on small images."""
 
-from typing import Literal
-
 from torch import nn
 
-from advtrain.models.normalisation import normalize
+from advtrain.models.normalisation import Normalisation, normalize
 from advtrain.models.residual import stage
 from advtrain.params.quantities import Count
 
@@ -19,17 +17,7 @@ def preact_resnet(
     classes: Count,
     depth: Count = 18,
     width: Count = 64,
-    normalisation: Literal[
-        "none",
-        "per_image",
-        "cifar10",
-        "cifar10_image_std",
-        "cifar100",
-        "svhn",
-        "imagenet",
-        "mnist",
-        "fashion_mnist",
-    ] = "none",
+    normalisation: Normalisation = "none",
 ) -> nn.Sequential:
     """Build PreActResNet-18 (He et al. 2016) as Wong et al. 2020 and Rice et al. 2020 train it.
 

@@ -1,10 +1,8 @@
 """Residual networks for ImageNet, from torchvision."""
 
-from typing import Literal
-
 from torch import nn
 
-from advtrain.models.normalisation import normalize
+from advtrain.models.normalisation import Normalisation, normalize
 from advtrain.params.quantities import Count
 
 DEPTHS = (18, 34, 50, 101, 152)
@@ -16,17 +14,7 @@ def resnet(
     size: Count,
     classes: Count,
     depth: Count = 50,
-    normalisation: Literal[
-        "none",
-        "per_image",
-        "cifar10",
-        "cifar10_image_std",
-        "cifar100",
-        "svhn",
-        "imagenet",
-        "mnist",
-        "fashion_mnist",
-    ] = "imagenet",
+    normalisation: Normalisation = "imagenet",
 ) -> nn.Sequential:
     """Build torchvision's ResNet (He et al. 2016), with random weights.
 

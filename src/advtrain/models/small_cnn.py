@@ -1,10 +1,8 @@
 """A small convolutional network for digits and other small images."""
 
-from typing import Literal
-
 from torch import nn
 
-from advtrain.models.normalisation import normalize
+from advtrain.models.normalisation import Normalisation, normalize
 from advtrain.params.quantities import Count
 
 
@@ -15,17 +13,7 @@ def small_cnn(
     classes: Count,
     width: Count = 16,
     hidden: Count = 128,
-    normalisation: Literal[
-        "none",
-        "per_image",
-        "cifar10",
-        "cifar10_image_std",
-        "cifar100",
-        "svhn",
-        "imagenet",
-        "mnist",
-        "fashion_mnist",
-    ] = "none",
+    normalisation: Normalisation = "none",
 ) -> nn.Sequential:
     """Stack one convolution at full size, then strided ones down to 4 x 4, then two linear layers.
 

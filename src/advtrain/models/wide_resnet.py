@@ -1,11 +1,10 @@
 """Wide residual networks, the large model of the CIFAR tables."""
 
 import math
-from typing import Literal
 
 from torch import nn
 
-from advtrain.models.normalisation import normalize
+from advtrain.models.normalisation import Normalisation, normalize
 from advtrain.models.residual import stage
 from advtrain.params.quantities import Count
 
@@ -17,17 +16,7 @@ def wide_resnet(
     classes: Count,
     depth: Count = 34,
     widen: Count = 10,
-    normalisation: Literal[
-        "none",
-        "per_image",
-        "cifar10",
-        "cifar10_image_std",
-        "cifar100",
-        "svhn",
-        "imagenet",
-        "mnist",
-        "fashion_mnist",
-    ] = "none",
+    normalisation: Normalisation = "none",
 ) -> nn.Sequential:
     """Build WRN-depth-widen (Zagoruyko and Komodakis 2016) as Zhang et al. 2019 train it.
 

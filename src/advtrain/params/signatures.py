@@ -9,6 +9,7 @@ so that every parameter is checked before anything runs.
 
 import ast
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def signature(kind: str, module: str, function: str | None = None) -> dict[str, 
         for argument, default in zip(found.args.kwonlyargs, found.args.kw_defaults, strict=True):
             if default is not None:
                 pairs.append((argument.arg, argument.annotation, default))
-    return {name: _parameter(where, name, kind_, value) for name, kind_, value in pairs}
+    named = _named_choices(PACKAGE / kind / f"{module}.py")
+    return {name: _parameter(where, name, kind_, value, named) for name, kind_, value in pairs}
 
 
 def _definition(
@@ -133,7 +135,32 @@ def _is_state(item: ast.AnnAssign) -> bool:
     )
 
 
-def _parameter(where: str, name: str, annotation: ast.expr | None, default: ast.expr) -> Parameter:
+def _named_choices(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the `Name = Literal[...]` that a file defines, or imports from the package."""
+    found: dict[str, tuple[str, ...]] = {}
+    for item in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        if isinstance(item, ast.ImportFrom) and (item.module or "").startswith("advtrain."):
+            other = PACKAGE.joinpath(*(item.module or "").split(".")[1:]).with_suffix(".py")
+            if other.is_file() and other != path:
+                choices = _named_choices(other)
+                found |= {n.name: choices[n.name] for n in item.names if n.name in choices}
+        elif (
+            isinstance(item, ast.Assign)
+            and isinstance(item.value, ast.Subscript)
+            and ast.unparse(item.value.value).endswith("Literal")
+        ):
+            names = [ast.unparse(target) for target in item.targets]
+            found |= dict.fromkeys(names, _literal_choices(item.value))
+    return found
+
+
+def _parameter(
+    where: str,
+    name: str,
+    annotation: ast.expr | None,
+    default: ast.expr,
+    named: Mapping[str, tuple[str, ...]],
+) -> Parameter:
     optional, quantity = False, ""
     choices: tuple[str, ...] = ()
     parts = [annotation] if annotation is not None else []
@@ -148,6 +175,8 @@ def _parameter(where: str, name: str, annotation: ast.expr | None, default: ast.
             choices = _literal_choices(part)
         else:
             quantity = ast.unparse(part).rsplit(".", 1)[-1]
+            if quantity in named:
+                quantity, choices = "Literal", named[quantity]
     if quantity not in _READERS:
         raise TypeError(
             f"{where}: parameter {name} is annotated {quantity or 'not at all'}; "

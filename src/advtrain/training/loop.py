@@ -31,7 +31,7 @@ from advtrain.params.quantities import (
 from advtrain.threat import ThreatModel
 from advtrain.training import randomness
 from advtrain.training.checkpoint import load_resume, save_resume
-from advtrain.training.schedules import multiplier
+from advtrain.training.schedules import Schedule, multiplier
 from advtrain.training.updates import plain
 
 # Streams of random numbers: what is drawn for one purpose must not move what another draws.
@@ -83,7 +83,7 @@ def train(
     nesterov: bool = False,
     weight_decay: NonNegative = 5e-4,
     weight_decay_on_norm: bool = True,
-    schedule: Literal["constant", "piecewise", "cosine", "cyclic"] = "piecewise",
+    schedule: Schedule = "piecewise",
     milestones: Shares = (0.5, 0.75),
     factor: Share = 0.1,
     peak_share: Share = 0.5,
