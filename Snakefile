@@ -24,6 +24,10 @@ configfile: ROOT / "params.yaml"
 
 G = load_graph(ROOT, config)
 GPUS = visible_gpus() if G.params.device != "cpu" else []
+if (
+    GPUS and "gpu" not in workflow.global_resources
+):  # `--resources gpu=N` says otherwise
+    workflow.register_resource("gpu", len(GPUS))
 
 if workflow.is_main_process:
     sync(G)

@@ -104,7 +104,10 @@ def run(root: Path, spec: dict[str, Any], workspace: Path, progress: Progress) -
     _check_code(root, spec)
     manifest = _compute(root, spec, inputs, workspace, progress)
     _publish(root, spec["folder"], outputs, manifest)
-    store.put(root, manifest)
+    try:
+        store.put(root, manifest)
+    except OSError as error:  # the result is in its place; only the way back to it is lost
+        print(f"not kept in the store of finished cells: {error}", file=sys.stderr)
     shutil.rmtree(workspace, ignore_errors=True)
     return "computed"
 
@@ -195,7 +198,7 @@ def _cause(error: Exception) -> str:
     """Say in plain words what went wrong."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
-            "no space left on the disk; earlier results are untouched. "
+            f"no space left on the disk ({error}); earlier results are untouched. "
             "Free some (`advtrain prune`, `dvc gc`), then run again: it continues"
         )
     # The library's errors are written to be read; anything else is a surprise and says its type.
