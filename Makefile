@@ -31,7 +31,7 @@ reproduce: env
 	@echo "report: reports/index.html"
 
 test: env
-	@$(RUN) pytest -n 2 --dist loadgroup
+	@$(RUN) pytest -n 2 --dist worksteal
 
 check: env
 	@$(RUN) ruff check $(CHECKED) && ruff format --check $(CHECKED)
