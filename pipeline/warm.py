@@ -22,7 +22,8 @@ HEAVY = ("prepare", "train", "attack")
 """The stages that import torch."""
 
 SOCKET = ".pipeline/warm.sock"
-# The last is what torch imports when its deterministic mode is first switched on (2 s).
+# pyarrow starts a thread, and knows how to be forked. The last is what torch imports when its
+# deterministic mode is first switched on (2 s).
 PACKAGES = ("numpy", "pyarrow.parquet", "torch", "safetensors.torch", "torch._inductor.config")
 
 

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -35,28 +36,25 @@ done = reconcile_mlflow(Path(sys.argv[1]))
 print(done.delivered, done.pending, done.cause, "mlflow" in sys.modules)
 """
 
-IN_FOUR_PROCESSES = """
-import os, sys
+AT_ONCE = """
+import sys, time
 from pathlib import Path
 import mlflow
 from advtrain.tracking.reconcile import reconcile_mlflow
-children = []
-for _ in range(4):
-    child = os.fork()
-    if child == 0:
-        done = reconcile_mlflow(Path(sys.argv[1]))
-        print(done.delivered, done.pending, done.cause, flush=True)
-        os._exit(0)
-    children.append(child)
-print([os.waitpid(child, 0)[1] for child in children])
+root = Path(sys.argv[1])
+(root / f"ready-{sys.argv[2]}").touch()
+while len(list(root.glob("ready-*"))) < 4:
+    time.sleep(0.01)
+done = reconcile_mlflow(root)
+print(done.pending, done.cause)
 """
 
 
-def run(script, root):
+def run(script, root, *arguments):
     """Run a script in a process of its own; return what it prints, line by line."""
     environment = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
     done = subprocess.run(
-        [sys.executable, "-c", script, str(root)],
+        [sys.executable, "-c", script, str(root), *arguments],
         capture_output=True,
         text=True,
         check=True,
@@ -359,9 +357,9 @@ def test_a_rebuild_from_a_clone_equals_the_original(tracked, give_database, tmp_
 def test_processes_that_make_a_fresh_database_at_once_show_each_run_once(repository):
     repository.train()
     repository.evaluate()
-    *each, exits = run(IN_FOUR_PROCESSES, repository.root)
-    assert exits == "[0, 0, 0, 0]"
-    assert [line.split(" ", 1)[1] for line in each] == ["0 "] * 4
+    with ThreadPoolExecutor(4) as pool:
+        said = pool.map(lambda number: run(AT_ONCE, repository.root, number), "1234")
+        assert list(said) == [["0 "]] * 4
     runs = shown(repository.uri)
     assert runs.keys() == {TRAINING, CHILD}
     assert [one[0] for one in runs[TRAINING]["metrics"]["loss"]] == [1, 2, 3]
