@@ -17,10 +17,10 @@ env: .venv/.ready
 
 .venv/.ready: requirements.lock bootstrap.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Python 3.11 to 3.13 is needed, found %d.%d; name one: make env PYTHON=python3.12" % v)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@test -x "$(BIN)/python" || $(PYTHON) -m venv .venv
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
+	@"$(BIN)/uv" pip sync --quiet --python "$(BIN)/python" --require-hashes requirements.lock
+	@"$(BIN)/uv" pip install --quiet --python "$(BIN)/python" --no-deps --no-build-isolation --editable .
 	@touch $@
 	@echo "environment: .venv is ready (source .venv/bin/activate, or make shell)"
 
@@ -51,7 +51,7 @@ shell: env
 lock: env
 	@$(RUN) uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url \
 	  --python-version 3.11 --custom-compile-command "make lock" --quiet --upgrade -o requirements.lock
-	@echo uv | $(BIN)/uv pip compile - --universal --generate-hashes --no-emit-index-url \
+	@echo uv | "$(BIN)/uv" pip compile - --universal --generate-hashes --no-emit-index-url \
 	  --python-version 3.11 --custom-compile-command "make lock" --quiet --upgrade -o bootstrap.lock
 
 format: env

@@ -13,16 +13,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from advtrain.graph.sync import sync
 from pipeline.devices import visible_gpus
 from pipeline.follow import Follower, write_partial_report
-from pipeline.wiring import RUN, inputs_of, load_graph, marker, spec_of
+from pipeline.wiring import RUN, hold_workspace, inputs_of, load_graph, marker, spec_of
 
 
 workdir: ROOT
 
 
-configfile: ROOT / "params.yaml"
-
-
-G = load_graph(ROOT, config)
+G = load_graph(ROOT, config)  # params.yaml, with what --config gave laid over it
 GPUS = visible_gpus() if G.params.device != "cpu" else []
 if (
     GPUS and "gpu" not in workflow.global_resources
@@ -30,6 +27,7 @@ if (
     workflow.register_resource("gpu", len(GPUS))
 
 if workflow.is_main_process:
+    held = hold_workspace(ROOT)
     sync(G)
     follower = Follower(G)
 

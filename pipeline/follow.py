@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -80,6 +81,7 @@ class Follower:
 def main() -> int:
     """Follow the run that wrote the plan until the standard input closes."""
     root = Path.cwd()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with the workflow, not before
     ended = threading.Event()
     threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
     with contextlib.suppress(OSError):
@@ -137,6 +139,10 @@ def _show(root: Path, ended: threading.Event) -> None:
 
 def write_partial_report(graph: Graph) -> None:
     """After failures, render what there is: the page names what failed and why."""
+    progress = (graph.root / node.progress for node in graph)
+    if any('"state": "interrupted"' in path.read_text() for path in progress if path.is_file()):
+        print("interrupted: the earlier report stays as it is", file=sys.stderr)
+        return
     config = json.dumps(graph.params.source, default=str)
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.partial", *graph.params.run],

@@ -18,7 +18,7 @@ from advtrain.params.reader import read
 from advtrain.reporting.figures import write_figures
 from advtrain.reporting.html import write_report
 from advtrain.reporting.study import StudyReport
-from advtrain.results.collect import collect, read_cell, write_collected
+from advtrain.results.collect import CellRecord, collect, read_cell, write_collected
 from pipeline.study_info import study_info
 
 FOLDER = ".pipeline/partial"
@@ -34,9 +34,7 @@ def main() -> int:
     graph = Graph(replace(params, run=tuple(sys.argv[1:])), root)
     found = states(graph)
     shutil.rmtree(root / FOLDER, ignore_errors=True)
-    studies = [
-        report for report in (_study(graph, found, name) for name in graph.params.run) if report
-    ]
+    studies = [_study(graph, found, name) for name in graph.params.run]
     page = root / "reports/index.html"
     (root / "reports/manifest.json").unlink(missing_ok=True)  # the page is no longer its result
     page.parent.mkdir(exist_ok=True)
@@ -45,34 +43,41 @@ def main() -> int:
     return 0
 
 
-def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport | None:
-    """Collect what a study has; None if not even its data set was prepared."""
+def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
+    """Collect what a study has; a cell that cannot be read is one without numbers."""
     node = graph[f"collect:{name}"]
-    data = next(one for one in graph[f"tables:{name}"].inputs if one.stage == "prepare")
-    if not found[data.id].is_fresh:
-        cause = _failure(data)[1]
-        print(f"{name}: the data set {data.name} was not prepared: {cause}", file=sys.stderr)
-        return None
-    failures, records = [], []
+    tables = graph[f"tables:{name}"]
+    data = next(one for one in tables.inputs if one.stage == "prepare")
+    folder = graph.root / FOLDER / name
+    failures: list[dict[str, str]] = []
+    records: list[CellRecord] = []
     for cell, evaluations in node.params["cells"].items():
         train = graph[f"train:{name}/{cell}"]
+        attacks = [graph[f"attack:{name}/{cell}/{one}"] for one in evaluations]
+        if not found[data.id].is_fresh:
+            failures.append(_described(cell, data))
+            continue
         if found[train.id].word not in ("fresh", "partial"):
             failures.append(_described(cell, train))
             continue
-        attacks = [graph[f"attack:{name}/{cell}/{one}"] for one in evaluations]
-        done = [one for one in attacks if found[one.id].is_fresh]
+        done = [one.params["evaluation"] for one in attacks if found[one.id].is_fresh]
         failures += [
             _described(f"{cell}/{one.params['evaluation']}", one)
             for one in attacks
-            if one not in done
+            if one.params["evaluation"] not in done
         ]
-        records.append(
-            read_cell(graph.root, name, cell, [one.params["evaluation"] for one in done])
-        )
-    folder = graph.root / FOLDER / name
-    info = study_info(graph[f"tables:{name}"].params, graph.root / data.folder, failures)
-    write_collected(collect(name, records), folder / "collect")
-    write_figures(folder / "collect", info, folder / "figures")
+        try:
+            record = read_cell(graph.root, name, cell, done)
+            collect(name, [record])
+        except (ValueError, OSError) as error:
+            cause = str(error)
+            failures.append({"cell": cell, "stage": "collect", "state": "failed", "cause": cause})
+        else:
+            records.append(record)
+    info = study_info(tables.params, graph.root / data.folder, failures)
+    if records:
+        write_collected(collect(name, records), folder / "collect")
+        write_figures(folder / "collect", info, folder / "figures")
     return StudyReport(info=info, collected=folder / "collect", figures=folder / "figures")
 
 

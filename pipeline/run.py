@@ -18,6 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 import advtrain
 from advtrain.graph.records import (
     Manifest,
@@ -29,7 +31,13 @@ from advtrain.graph.records import (
     write_json,
 )
 from advtrain.graph.store import Store
-from advtrain.provenance import code_digest, digest_files, environment, git_commit
+from advtrain.provenance import (
+    code_digest,
+    digest_files,
+    environment,
+    git_commit,
+    hash_file,
+)
 from pipeline.devices import leased_device
 from pipeline.job import Job, JobError, Progress, quiet_environment
 from pipeline.warm import HEAVY, ask
@@ -67,8 +75,14 @@ def main(argv: list[str] | None = None) -> int:
             "host": platform.node(),
         },
     )
+    lock = workspace.with_name(f"{workspace.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        done = run(root, spec, workspace, progress)
+        with FileLock(lock):  # a killed workflow may have left a job that is still at it
+            done = run(root, spec, workspace, progress)
+    except KeyboardInterrupt:
+        mark_interrupted(progress.path)
+        return 130
     except Exception as error:  # the boundary: whatever it is, say it and keep it for the report
         cause = _cause(error)
         _journal(root, progress, "failed")
@@ -170,8 +184,26 @@ def _checked_inputs(root: Path, spec: dict[str, Any]) -> dict[str, dict[str, str
                 f"needs {one['id']} with the key {one['key']} and found {got}; "
                 "the parameters or the code changed since the run began: start it again"
             )
+        if one["id"].startswith(("train:", "attack:")):
+            _check_bytes(root, spec["stage"], manifest)  # prepared data is checked as it is loaded
         found[one["id"]] = {"key": one["key"], "digest": outputs_digest(manifest["outputs"])}
     return found
+
+
+def _check_bytes(root: Path, stage: str, manifest: Manifest) -> None:
+    """Refuse an input whose bytes are not those that its manifest, and so the stamps, promise."""
+    for path, recorded in manifest["outputs"].items():
+        if stage == "attack" or not path.startswith("checkpoints/"):
+            if not (root / path).is_file():
+                problem = "is not here"
+            elif hash_file(root / path) != recorded["sha256"]:
+                problem = "has other bytes than its manifest says"
+            else:
+                continue
+            raise JobError(
+                f"{path} {problem}; `dvc checkout` restores it, or delete it and start again: "
+                "it comes back from the store, or is made again"
+            )
 
 
 def _same_inputs(kept: Manifest, inputs: dict[str, dict[str, str]]) -> bool:
@@ -194,6 +226,12 @@ def _check_code(root: Path, spec: dict[str, Any]) -> None:
         raise JobError(f"{', '.join(changed)} changed since the run began: start it again")
 
 
+def mark_interrupted(path: Path) -> None:
+    """Note that a job was stopped by its user, which is no failure."""
+    with contextlib.suppress(OSError, ValueError):
+        write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"state": "interrupted"})
+
+
 def _cause(error: Exception) -> str:
     """Say in plain words what went wrong."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -201,6 +239,8 @@ def _cause(error: Exception) -> str:
             f"no space left on the disk ({error}); earlier results are untouched. "
             "Free some (`advtrain prune`, `dvc gc`), then run again: it continues"
         )
+    if isinstance(error, PermissionError):
+        return f"{error}: check the owner and the permissions, then run again; nothing is lost"
     # The library's errors are written to be read; anything else is a surprise and says its type.
     written = isinstance(error, JobError | ValueError | FileNotFoundError | PermissionError)
     return str(error) if written and str(error) else f"{type(error).__name__}: {error}"
@@ -228,5 +268,10 @@ def _report_failure(progress: Progress, cause: str, log: Path) -> None:
 if __name__ == "__main__":
     # The stage stands in the path of the spec: `.pipeline/specs/train/...`.
     heavy = any(f"/specs/{stage}/" in argument for stage in HEAVY for argument in sys.argv[1:])
-    code = ask(sys.argv[1:]) if heavy else None
+    try:
+        code = ask(sys.argv[1:]) if heavy else None
+    except KeyboardInterrupt:
+        name = Path(*Path(sys.argv[1]).parts[2:]).with_suffix("")  # drops `.json`, then the key
+        mark_interrupted(Path(".pipeline/progress") / name.with_suffix(".json"))
+        code = 130
     sys.exit(main() if code is None else code)

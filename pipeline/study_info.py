@@ -16,5 +16,7 @@ def study_info(
         prepared: the folder of its prepared data set.
         failures: `cell`, `stage`, `state` (failed or missing) and `cause` of what has no rows.
     """
-    facts = json.loads((prepared / "dataset.json").read_text(encoding="utf-8"))
-    return {**shown, "classes": len(facts["classes"]), "failures": list(failures)}
+    path = prepared / "dataset.json"
+    # A data set that could not be prepared has no cells, so that its chance level is not shown.
+    classes = len(json.loads(path.read_text(encoding="utf-8"))["classes"]) if path.exists() else 1
+    return {**shown, "classes": classes, "failures": list(failures)}

@@ -53,7 +53,10 @@ def ask(argv: list[str]) -> int | None:
             connection.sendall(request)
         except OSError:
             return None
-        answer = connection.recv(1)
+        try:
+            answer = connection.recv(1)
+        except ConnectionError:
+            answer = b""
     if not answer:
         print("the job's process died: killed, or out of memory?", file=sys.stderr)
         return 1

@@ -1,13 +1,15 @@
 """Wiring: what the rules declare, looked up in the graph by the wildcard `name`."""
 
+import fcntl
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import ancient, touch
+from snakemake.utils import update_config
 
 from advtrain.graph.nodes import DuplicateCellError, Graph, Node
 from advtrain.params.reader import ParamsError, load_yaml, read
@@ -25,8 +27,9 @@ def load_graph(root: Path, config: dict[str, Any]) -> Graph:
     # The jobs' `python` is the one that Snakemake runs in, activated or not.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     try:
-        load_yaml(root / "params.yaml")
-        graph = Graph(read(root / "params.yaml", config), root)
+        given = load_yaml(root / "params.yaml")
+        update_config(given, config)
+        graph = Graph(read(root / "params.yaml", given), root)
         for node in graph:
             _ = node.key
     except (ParamsError, DuplicateCellError) as error:
@@ -34,6 +37,27 @@ def load_graph(root: Path, config: dict[str, Any]) -> Graph:
     except SyntaxError as error:
         raise WorkflowError(f"\n{error.filename}, line {error.lineno}: {error.msg}") from None
     return graph
+
+
+def hold_workspace(root: Path) -> IO[str] | None:
+    """Hold the workspace while this process lives, and drop the locks of one that was killed.
+
+    Snakemake's own lock outlives a `kill -9`; a lock on an open file does not.
+
+    Returns:
+        The open file, to be kept; None while another Snakemake is at work (which then refuses).
+    """
+    lock = root / ".pipeline/run.lock"
+    lock.parent.mkdir(exist_ok=True)
+    file = lock.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    for left in (root / ".snakemake/locks").glob("*.lock"):
+        left.unlink(missing_ok=True)
+    return file
 
 
 def marker(stage: str, name: str = "{name}") -> Any:

@@ -42,7 +42,8 @@ def set_seconds(graph: Any, seconds: float) -> None:
 def test_status(make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]) -> None:
     finish_all(make_graph())
     assert said(capsys, "status") == (0, "tiny: 22 fresh\n")
-    make_graph(lambda p: p["methods"]["trades"].update(beta=1.5))
+    changed = make_graph(lambda p: p["methods"]["trades"].update(beta=1.5))
+    assert changed[TRADES].key
     code, text = said(capsys, "status")
     assert code == 1
     assert "stale    train    tiny/trades-linf-0.1-s0\n" in text
@@ -118,7 +119,14 @@ def test_prune_removes_what_nothing_owns(
 
 
 @pytest.mark.parametrize(
-    "before", ["run: [tiny]  # here", "run:\n- tiny", "run:\n  - tiny\n  - other", "run: tiny"]
+    "before",
+    [
+        "run: [tiny]  # here",
+        "run:  # these\n- tiny",
+        "run:\n- tiny",
+        "run:\n  - tiny\n  - other",
+        "run: tiny",
+    ],
 )
 def test_select_changes_one_line(
     make_graph: MakeGraph, capsys: pytest.CaptureFixture[str], before: str

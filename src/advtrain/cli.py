@@ -120,12 +120,16 @@ def status(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     graph = Graph(params, root)
     found = states(graph)
     store = Store.of(root)
+    needed = {node.id for node in _needed(graph, found)}
     for node in graph:
         state = found[node.id]
         if state.is_fresh and not arguments.all:
             continue
-        kept = "" if state.is_fresh or not store.holds(node.stage, node.key) else " (in the store)"
-        print(f"{state.word:8} {node.stage:8} {node.name}{kept}")
+        notes = [] if state.is_fresh or not store.holds(node.stage, node.key) else ["in the store"]
+        if not state.is_fresh and node.id not in needed:
+            notes.append("not asked for: what is made from it is fresh")
+        told = f" ({'; '.join(notes)})" if notes else ""
+        print(f"{state.word:8} {node.stage:8} {node.name}{told}")
         for reason in state.reasons:
             print(f"{'':17} {reason}")
     lost = orphans(_every_study(root, params))
@@ -139,7 +143,7 @@ def status(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     ]
     words += [f"{len(lost)} orphans"] if lost else []
     print(f"{', '.join(params.run)}: {', '.join(words)}")
-    return 1 if _needed(graph, found) else 0
+    return 1 if needed else 0
 
 
 def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
@@ -193,6 +197,10 @@ def verify(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     for node in Graph(params, root):
         manifest = read_manifest(node.manifest)
         if manifest is None:
+            left = [path for path in node.outputs if (root / path).exists()]
+            if left:
+                damaged += 1
+                print(f"{left[0]} has no manifest beside it that can be read; delete it")
             continue
         for path, recorded in manifest["outputs"].items():
             checked += 1
@@ -203,8 +211,8 @@ def verify(root: Path, params: Params, arguments: argparse.Namespace) -> int:
             else:
                 continue
             damaged += 1
-            mend = f"snakemake --cores all -R {node.stage}"
-            print(f"{path} {problem}; `dvc checkout` restores it, or delete it and run: {mend}")
+            mend = "or delete it: snakemake takes it from the store, or makes it again"
+            print(f"{path} {problem}; `dvc checkout` restores it, {mend}")
     print(f"{checked} files checked, {damaged} damaged or absent")
     return 1 if damaged else 0
 
@@ -291,7 +299,7 @@ def select(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     path = root / "params.yaml"
     text = path.read_text(encoding="utf-8")
     line = f"run: [{', '.join(arguments.names)}]"
-    lists = r"^run:[ \t]*(\[[^\]]*\]|(\n[ \t]*-[^\n]*)+|[\w.]+)"
+    lists = r"^run:[ \t]*\[[^\]]*\]|^run:[^\n]*(?:\n[ \t]*-[^\n]*)*"
     changed, count = re.subn(lists, line, text, count=1, flags=re.MULTILINE)
     if not count:
         raise CommandError(f"params.yaml: no `run: [...]` to change; write there: {line}")

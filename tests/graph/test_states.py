@@ -73,6 +73,10 @@ def test_rows_of_other_weights_are_stale(make_graph: MakeGraph) -> None:
     assert found[TRADES].is_fresh
     assert found[ATTACK].word == "stale"
     assert "other bytes" in found[ATTACK].reasons[0]
+    # All that is made from those rows is stale too, down to the page.
+    for id in ("collect:tiny", "tables:tiny", "figures:tiny", "report:all"):
+        assert found[id].word == "stale"
+    assert {ATTACK, "collect:tiny", "report:all"} <= todo(graph, found)
 
 
 def test_a_damaged_manifest_is_a_missing_one(make_graph: MakeGraph) -> None:

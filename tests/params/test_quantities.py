@@ -22,6 +22,7 @@ def test_what_is_no_number_is_refused(given: object) -> None:
     [
         ("epsilon", 0.2),
         ("epsilon/4", 0.05),
+        (".5*epsilon", 0.1),
         ("1.25*epsilon", 0.25),
         ("2.5 * epsilon / 10", 0.05),
         ("2/255", 2 / 255),

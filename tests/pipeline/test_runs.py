@@ -75,10 +75,8 @@ def test_a_killed_workflow_continues(fresh: Workspace) -> None:
         assert run.poll() is None
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    refused = fresh.snakemake(fails=True)
-    assert "unlock" in refused.stderr  # Snakemake's own lock, and its own words on it
     done = {job["stage"] + ":" + job["name"] for job in fresh.journal()}
-    fresh.snakemake("--unlock")
+    assert list((fresh.root / ".snakemake/locks").iterdir())  # it was killed with its locks held
     again = fresh.done_by(fresh.snakemake)
     assert not {id for id, what in again.items() if what == "computed"} & done
     assert fresh.is_finished()
@@ -169,6 +167,14 @@ def test_a_damaged_checkpoint_is_found_and_mended(workspace: Workspace) -> None:
     weights.write_bytes(good[:-4] + b"\0\1\2\3")  # the same size: only its hash tells
     damaged = workspace.run("advtrain", "verify", fails=True).stdout
     assert "trades-linf-0.1-s0/last.safetensors has other bytes" in damaged
+
+    def more(params: dict[str, Any]) -> None:
+        params["attacks"]["pgd_3"] = {"module": "pgd", "steps": 3}
+        params["studies"]["tiny"]["attacks"].append("pgd_3")
+
+    workspace.edit(more)
+    failed = workspace.snakemake(fails=True)  # no row is made from bytes that nothing vouches for
+    assert "last.safetensors has other bytes than its manifest says" in failed.stderr
     weights.write_bytes(b"no checkpoint at all")
     workspace.edit(lambda p: p["attacks"]["pgd_2"].update(steps=3))
     workspace.snakemake()  # cut short: it is taken from the store
@@ -222,3 +228,53 @@ def test_mlflow_is_fed_beside_the_run_and_survives_its_absence(workspace: Worksp
     with sqlite3.connect(workspace.root / "mlflow.db") as db:
         names = {name for (name,) in db.execute("select name from runs where status='FINISHED'")}
     assert {"trades-linf-0.1-s0", "natural-s0", "pgd_2-linf-0.2"} <= names
+
+
+def test_damaged_rows_are_refused_and_shown(workspace: Workspace) -> None:
+    rows = workspace.root / "results/attack/tiny/trades-linf-0.1-s0/pgd_2-linf-0.1/outcomes.parquet"
+    content = bytearray(rows.read_bytes())
+    content[len(content) // 2] ^= 255
+    rows.write_bytes(bytes(content))
+
+    def rename(params: dict[str, Any]) -> None:
+        params["studies"]["tiny"]["epsilons"] = [0.2, 0.1]  # another order: collect runs again
+
+    workspace.edit(rename)
+    failed = workspace.snakemake(fails=True)
+    assert "outcomes.parquet has other bytes than its manifest says" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    page = (workspace.root / "reports/index.html").read_text()
+    assert "incomplete" in page
+    rows.unlink()
+    workspace.snakemake()
+    assert "incomplete" not in (workspace.root / "reports/index.html").read_text()
+
+
+def test_an_interrupt_is_no_failure(workspace: Workspace) -> None:
+    page = (workspace.root / "reports/index.html").read_bytes()
+    workspace.edit(lambda p: p["recipes"]["short"].update(epochs=400))
+    run = subprocess.Popen(
+        ["snakemake", "--cores", "2"],
+        cwd=workspace.root,
+        env=clean_environment(),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while epoch_of(workspace, "tiny/trades-linf-0.1-s0") < 2:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)  # what Ctrl-C on a terminal does
+    _, told = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "interrupted: the earlier report stays as it is" in told
+    assert "Traceback" not in told
+    assert (workspace.root / "reports/index.html").read_bytes() == page
+
+
+def test_a_study_without_data_is_shown_with_the_cause(fresh: Workspace) -> None:
+    fresh.edit(lambda p: p["datasets"]["digits"].update(train_examples=10**6))
+    failed = fresh.snakemake(fails=True)
+    assert "train_examples" in failed.stderr
+    page = (fresh.root / "reports/index.html").read_text()
+    assert "The smallest study" in page
+    assert "train_examples" in page

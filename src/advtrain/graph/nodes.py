@@ -36,7 +36,7 @@ class Node:
         stage: one of `STAGES`.
         name: unique in its stage, and the folder below the stage's: `digits/trades-linf-0.2-s0`.
         params: every resolved parameter that can move a number; part of the key.
-        roots: the files whose import closure computes it.
+        code: the digest of each file that computes it.
         folder: where its manifest lies, relative to the repository.
         outputs: the files that it writes, relative to the repository.
         volatile: outputs that differ from run to run (times), so that nothing may depend on them.
@@ -48,7 +48,7 @@ class Node:
     stage: str
     name: str
     params: Mapping[str, Any]
-    roots: tuple[str, ...]
+    code: Mapping[str, str]
     folder: str
     outputs: tuple[str, ...]
     volatile: tuple[str, ...] = ()
@@ -61,16 +61,10 @@ class Node:
         return f"{self.stage}:{self.name}"
 
     @functools.cached_property
-    def code(self) -> dict[str, str]:
-        """The digest of each file that computes it."""
-        return digest_files(self.root, closure(self.root, self.roots))
-
-    @functools.cached_property
     def key(self) -> str:
         """The content key."""
-        return hash_json(
-            [self.stage, self.params, code_digest(self.code), sorted(i.key for i in self.inputs)]
-        )
+        upstream = sorted(one.key for one in self.inputs)
+        return hash_json([self.stage, self.params, code_digest(self.code), upstream])
 
     @property
     def manifest(self) -> Path:
@@ -129,6 +123,7 @@ class Graph:
         self.params = params
         self.root = root
         self.nodes: dict[str, Node] = {}
+        self._codes: dict[tuple[str, ...], dict[str, str]] = {}
         for study in (params.studies[name] for name in params.run):
             self._study(study)
         report = self._node(
@@ -138,7 +133,9 @@ class Graph:
             roots=("pipeline/steps/report.py", *self._templates()),
             folder="reports",
             outputs=("reports/index.html", "reports/metrics.json"),
-            inputs=tuple(n for s in ("collect", "tables", "figures") for n in self.stage(s)),
+            inputs=tuple(
+                n for s in ("prepare", "collect", "tables", "figures") for n in self.stage(s)
+            ),
         )
         self.report = report
 
@@ -152,8 +149,11 @@ class Graph:
         """Return the nodes of a stage."""
         return [node for node in self if node.stage == stage]
 
-    def _node(self, stage: str, name: str, **given: Any) -> Node:
-        node = Node(root=self.root, stage=stage, name=name, **given)
+    def _node(self, stage: str, name: str, *, roots: tuple[str, ...], **given: Any) -> Node:
+        """Add a node, computed by the import closure of some files."""
+        if roots not in self._codes:
+            self._codes[roots] = digest_files(self.root, closure(self.root, roots))
+        node = Node(root=self.root, stage=stage, name=name, code=self._codes[roots], **given)
         if node.id in self.nodes:
             raise DuplicateCellError(
                 f"params.yaml: two entries make the cell {name} ({stage}); "

@@ -50,7 +50,10 @@ FRESH = State("fresh")
 def states(graph: Graph) -> dict[str, State]:
     """Return the state of every node, from manifests and file sizes (`verify` reads the bytes)."""
     manifests = {node.id: read_manifest(node.manifest) for node in graph}
-    return {node.id: _state(node, manifests) for node in graph}
+    found: dict[str, State] = {}
+    for node in graph:  # each after what it reads
+        found[node.id] = _state(node, manifests, found)
+    return found
 
 
 def todo(graph: Graph, found: Mapping[str, State]) -> set[str]:
@@ -65,7 +68,9 @@ def todo(graph: Graph, found: Mapping[str, State]) -> set[str]:
     return waiting | {id for id in read if not found[id].is_fresh}
 
 
-def _state(node: Node, manifests: Mapping[str, Manifest | None]) -> State:
+def _state(
+    node: Node, manifests: Mapping[str, Manifest | None], upstream: Mapping[str, State]
+) -> State:
     manifest = manifests[node.id]
     if manifest is None:
         return State("missing", ("it has not been computed here",))
@@ -76,10 +81,12 @@ def _state(node: Node, manifests: Mapping[str, Manifest | None]) -> State:
         advice = f"{absent[0]} is not here, or cut short (`dvc pull` brings it if it was pushed)"
         without_weights = all(path.startswith(WEIGHTS) for path in absent)
         return State("partial" if without_weights else "missing", (advice,))
-    for upstream in node.inputs:
-        found, recorded = manifests[upstream.id], manifest["inputs"].get(upstream.id)
+    for one in node.inputs:
+        found, recorded = manifests[one.id], manifest["inputs"].get(one.id)
         if found and recorded and recorded["digest"] != outputs_digest(found["outputs"]):
-            return State("stale", (f"{upstream.id} has other bytes than those it was made from",))
+            return State("stale", (f"{one.id} has other bytes than those it was made from",))
+        if upstream[one.id].word == "stale":
+            return State("stale", (f"input: {one.id} is stale",))
     return FRESH
 
 
@@ -112,6 +119,8 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         for name, one in value.items():
             found |= flatten(one, f"{prefix}.{name}" if prefix else str(name))
         return found
+    if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+        return flatten({str(one.get("name", i)): one for i, one in enumerate(value)}, prefix)
     return {prefix: value}
 
 

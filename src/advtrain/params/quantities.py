@@ -33,7 +33,7 @@ StepSize = float | str
 """A step in pixel units, or relative to the budget: `epsilon/4`, `1.25*epsilon`, `epsilon`."""
 
 RELATIVE = re.compile(
-    r"(?:(?P<factor>\d+(?:\.\d+)?)\s*\*\s*)?epsilon(?:\s*/\s*(?P<divisor>\d+(?:\.\d+)?))?"
+    r"(?:(?P<factor>\d+\.?\d*|\.\d+)\s*\*\s*)?epsilon(?:\s*/\s*(?P<divisor>\d+\.?\d*|\.\d+))?"
 )
 
 
@@ -54,8 +54,10 @@ def fraction(text: str | int | float) -> float:
     if isinstance(text, int | float):
         return float(text)
     try:
+        if "_" in text:  # Python's own digit groups: `1_0` would be ten
+            raise ValueError
         return float(Fraction(text.replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 
 
@@ -73,7 +75,10 @@ def step_size(value: StepSize, epsilon: float) -> float:
         ValueError: if it is neither.
     """
     if isinstance(value, str) and (match := RELATIVE.fullmatch(value.strip())):
-        return float(match["factor"] or 1) * epsilon / float(match["divisor"] or 1)
+        divisor = float(match["divisor"] or 1)
+        if divisor == 0:
+            raise ValueError(f"step size {value!r} divides by zero")
+        return float(match["factor"] or 1) * epsilon / divisor
     try:
         return fraction(value)
     except ValueError:

@@ -24,6 +24,7 @@ STUDY = (
     *("seeds", "attacks", "curve", "weights", "attack_examples", "attack_batch_size"),
 )
 NORMS = ("linf", "l2")
+LARGEST_L2 = 32.0  # published ones are 0.5 to 5; more is a number of 255ths
 
 
 class ParamsError(ValueError):
@@ -40,6 +41,9 @@ def _unique_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hasha
         if key_node.tag == "tag:yaml.org,2002:merge":  # `<<: *other`, which may come again
             continue
         key = loader.construct_object(key_node)
+        if not isinstance(key, Hashable):
+            line = key_node.start_mark.line + 1
+            raise ParamsError(f"line {line}: a list or a mapping cannot be a key")
         if key in seen:
             line = key_node.start_mark.line + 1
             raise ParamsError(f"line {line}: {key!r} is given twice; remove one of the two")
@@ -91,7 +95,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(word), known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else "; it takes none"
+    return f"; known: {', '.join(known)}" if known else "; none is defined"
 
 
 class _Reader:
@@ -211,17 +215,17 @@ class _Reader:
             return ()
         known = list(known)
         for name in given:
-            if name not in known:
+            if not isinstance(name, str) or name not in known:
                 self.problem(place, f": there is no {what} {name!r}{did_you_mean(name, known)}")
         self.unique(place, given)
         return tuple(str(name) for name in given)
 
     def unique(self, place: str, given: Iterable[Any]) -> None:
-        seen = set()
+        seen: list[Any] = []
         for one in given:
             if one in seen:
                 self.problem(place, f": {one!r} is given twice, which would make duplicate cells")
-            seen.add(one)
+            seen.append(one)
 
     def one(self, place: str, given: Any, known: Mapping[str, Any], what: str) -> str:
         if not isinstance(given, str) or given not in known:
@@ -254,8 +258,9 @@ class _Reader:
         if norm == "linf" and not 0 <= value <= 1:
             mend = f"; did you mean {text}/255?" if 1 < value <= 255 else ""
             self.problem(place, f": linf epsilon is in [0, 1] pixel units, got {text}{mend}")
-        elif not 0 <= value < float("inf"):
-            self.problem(place, f": an epsilon is 0 or more, got {text}")
+        elif not 0 <= value < LARGEST_L2:
+            mend = f"; did you mean {text}/255?" if 1 < value <= 255 else ""
+            self.problem(place, f": {norm} epsilon is in pixel units of [0, 1], got {text}{mend}")
         return Epsilon(text, value)
 
     def study(self, name: str, given: Any, sections: Mapping[str, Mapping[str, Entry]]) -> Study:
@@ -281,7 +286,9 @@ class _Reader:
             f"{place}.attacks", values.get("attacks"), sections["attacks"], "attack"
         )
         weights = values.get("weights", ["last"])
-        if not isinstance(weights, list | tuple) or not set(weights) <= {"last", "best"}:
+        if not isinstance(weights, list | tuple) or not (
+            weights and all(one in ("last", "best") for one in weights)
+        ):
             self.problem(f"{place}.weights", f": expected a list of last, best, got {weights!r}")
             weights = []
         self.unique(f"{place}.weights", weights)

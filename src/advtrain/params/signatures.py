@@ -9,6 +9,7 @@ so that every parameter is checked before anything runs.
 
 import ast
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,6 +214,8 @@ def _number(parameter: Parameter, given: Any) -> float:
     except (ValueError, AttributeError, TypeError):
         raise ValueError(f"expected {parameter.expected()}, got {given!r}") from None
     low, high = _RANGES[parameter.quantity]
+    if not math.isfinite(value):
+        raise ValueError(f"expected {parameter.expected()}, got {given!r}")
     above = value > 0 if parameter.quantity == "Positive" else value >= low
     if not (above and value <= high):
         mend = ""
@@ -226,6 +229,7 @@ def _step_size(parameter: Parameter, given: Any) -> str | float:
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         raise ValueError(f"expected {parameter.expected()}, got {given!r}")
     if isinstance(given, str) and quantities.RELATIVE.fullmatch(given.strip()):
+        quantities.step_size(given, epsilon=0.0)
         return given.strip()
     value = quantities.step_size(given, epsilon=0.0)
     if not 0 <= value <= 1:
