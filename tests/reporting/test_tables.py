@@ -78,9 +78,10 @@ def test_several_weights_get_a_column(tmp_path: Path) -> None:
         synthetic.write_evaluation(tmp_path, "fake", cell, name, "pgd_at", 0.1, 0, weights)
     record = read_cell(tmp_path, "fake", cell, names)
     info = check_info(synthetic.study_info())
-    sheet = sheets(collect("fake", [record]), info)["results"]
-    place = [column.title for column in sheet.columns].index("weights")
-    assert [row[place].text for row in sheet.rows] == ["last", "best"]
+    found = sheets(collect("fake", [record]), info)
+    for name in ("results", "curve"):
+        place = [column.title for column in found[name].columns].index("weights")
+        assert {row[place].text for row in found[name].rows} == {"last", "best"}
 
 
 def test_a_number_knows_its_lineage(collected: Collected) -> None:

@@ -122,7 +122,8 @@ def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
         title=f"{info['title']}: costs",
         reading=(
             "Wall-clock seconds as measured on the device named, with whatever ran beside: they "
-            "differ between runs. Mean over seeds ± sample standard deviation; the attacks' "
+            "differ between runs. Training seconds include the validation after each epoch and the "
+            "start of the first. Mean over seeds ± sample standard deviation; the attacks' "
             "seconds are the sum over all evaluations of a cell. Passes: of the whole training, "
             "per training example; they do not depend on the device."
         ),
@@ -135,8 +136,10 @@ def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
 def curve_sheet(points: Sequence[CurvePoint], info: StudyInfo) -> Sheet:
     """Lay out the accuracy against the budget: one row per point."""
     attack = info["curve_attack"]
+    several_weights = len({point.weights for point in points}) > 1
     columns = (
         *(Column("method", "name"), Column("trained at ε"), Column("attacked at ε")),
+        *([Column("weights", "name")] * several_weights),
         *(Column(f"accuracy under {attack or 'no attack'}, %"), Column("seeds")),
         Column("flags", "notes"),
     )
@@ -145,6 +148,7 @@ def curve_sheet(points: Sequence[CurvePoint], info: StudyInfo) -> Sheet:
             Cell(point.unit.method),
             Cell(wording.budget(point.unit.epsilon)),
             Cell(wording.budget(point.epsilon)),
+            *([Cell(point.weights)] * several_weights),
             _accuracy(point.unit, point.unit.cells, point.accuracy),
             Cell(
                 wording.seeds(point.accuracy.seeds if point.accuracy else 0, len(point.unit.seeds))
