@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from advtrain.graph.nodes import Graph, Node
+from advtrain.graph.records import byte_problems, read_manifest
 from advtrain.graph.states import State, states
 from advtrain.params.reader import read
 from advtrain.reporting.figures import write_figures
@@ -67,6 +68,8 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
             if one.params["evaluation"] not in done
         ]
         try:
+            for one in (train, *(a for a in attacks if a.params["evaluation"] in done)):
+                _check(one)
             record = read_cell(graph.root, name, cell, done)
             collect(name, [record])
         except (ValueError, OSError) as error:
@@ -79,6 +82,13 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
         write_collected(collect(name, records), folder / "collect")
         write_figures(folder / "collect", info, folder / "figures")
     return StudyReport(info=info, collected=folder / "collect", figures=folder / "figures")
+
+
+def _check(node: Node) -> None:
+    """Refuse rows whose bytes are not those that the manifest says; weights are not shown."""
+    for path, problem in byte_problems(node.root, read_manifest(node.manifest) or {"outputs": {}}):
+        if not path.startswith("checkpoints/"):
+            raise ValueError(f"{path} {problem}")
 
 
 def _described(cell: str, node: Node) -> dict[str, str]:

@@ -24,6 +24,7 @@ import advtrain
 from advtrain.graph.records import (
     Manifest,
     absent_outputs,
+    byte_problems,
     describe_outputs,
     make_manifest,
     outputs_digest,
@@ -36,7 +37,6 @@ from advtrain.provenance import (
     digest_files,
     environment,
     git_commit,
-    hash_file,
 )
 from pipeline.devices import leased_device
 from pipeline.job import Job, JobError, Progress, quiet_environment
@@ -192,14 +192,8 @@ def _checked_inputs(root: Path, spec: dict[str, Any]) -> dict[str, dict[str, str
 
 def _check_bytes(root: Path, stage: str, manifest: Manifest) -> None:
     """Refuse an input whose bytes are not those that its manifest, and so the stamps, promise."""
-    for path, recorded in manifest["outputs"].items():
+    for path, problem in byte_problems(root, manifest):
         if stage == "attack" or not path.startswith("checkpoints/"):
-            if not (root / path).is_file():
-                problem = "is not here"
-            elif hash_file(root / path) != recorded["sha256"]:
-                problem = "has other bytes than its manifest says"
-            else:
-                continue
             raise JobError(
                 f"{path} {problem}; `dvc checkout` restores it, or delete it and start again: "
                 "it comes back from the store, or is made again"

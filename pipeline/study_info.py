@@ -17,6 +17,5 @@ def study_info(
         failures: `cell`, `stage`, `state` (failed or missing) and `cause` of what has no rows.
     """
     path = prepared / "dataset.json"
-    # A data set that could not be prepared has no cells, so that its chance level is not shown.
-    classes = len(json.loads(path.read_text(encoding="utf-8"))["classes"]) if path.exists() else 1
-    return {**shown, "classes": classes, "failures": list(failures)}
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"classes": []}
+    return {**shown, "classes": len(facts["classes"]), "failures": list(failures)}

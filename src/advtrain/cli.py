@@ -14,12 +14,11 @@ from pathlib import Path
 
 from advtrain.graph.costs import Rates, estimate
 from advtrain.graph.nodes import STAGES, DuplicateCellError, Graph, Node
-from advtrain.graph.records import read_manifest
+from advtrain.graph.records import byte_problems, read_manifest
 from advtrain.graph.states import State, orphans, states, todo
 from advtrain.graph.store import Store
 from advtrain.params.reader import ParamsError, did_you_mean, read
 from advtrain.params.schema import Params
-from advtrain.provenance import hash_file
 from advtrain.tracking.live import duration, progress_line
 
 GIB = 1 << 30
@@ -202,14 +201,8 @@ def verify(root: Path, params: Params, arguments: argparse.Namespace) -> int:
                 damaged += 1
                 print(f"{left[0]} has no manifest beside it that can be read; delete it")
             continue
-        for path, recorded in manifest["outputs"].items():
-            checked += 1
-            if not (root / path).is_file():
-                problem = "is not here"
-            elif hash_file(root / path) != recorded["sha256"]:
-                problem = "has other bytes than its manifest says"
-            else:
-                continue
+        checked += len(manifest["outputs"])
+        for path, problem in byte_problems(root, manifest):
             damaged += 1
             mend = "or delete it: snakemake takes it from the store, or makes it again"
             print(f"{path} {problem}; `dvc checkout` restores it, {mend}")
@@ -226,7 +219,7 @@ def prune(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     gone = [(path, _size(path)) for path in orphans(graph)]
     for folder in ("specs", "wip"):
         for path in sorted((root / ".pipeline" / folder).rglob("*.*")):
-            match = re.search(r"\.([0-9a-f]{16})(\.json)?$", path.name)
+            match = re.search(r"\.([0-9a-f]{16})(\.json|\.lock)?$", path.name)
             if match and match[1] not in keys and path.exists():
                 gone.append((path, _size(path)))
     gone += store.bound(int(bound * GIB), keys)

@@ -72,10 +72,10 @@ def test_an_epsilon_more_and_an_attack_more(workspace: Workspace) -> None:
     workspace.edit(add_epsilon)
     new = {f"attack:tiny/natural-s0/{a}-linf-0.3" for a in ATTACKS}
     expected = cells("fgsm_rs", ("0.3",)) | cells("trades", ("0.3",)) | new
-    assert workspace.cells_of(workspace.snakemake) == expected
+    assert workspace.cells_of(lambda: workspace.snakemake("--", "attack_all")) == expected
 
     workspace.edit(add_attack)
-    done = workspace.cells_of(workspace.snakemake)
+    done = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all"))
     assert len(done) == 3 + 2 * 3
     assert all(id.startswith("attack:") and "/cw_2-" in id for id in done)
 
@@ -111,10 +111,10 @@ def test_code_touches_what_imports_it_and_words_touch_nothing(workspace: Workspa
     plan = workspace.run("advtrain", "status", fails=True).stdout
     assert f"code: {trades} changed" in plan
     assert "fgsm_rs" not in plan
-    assert workspace.cells_of(workspace.snakemake) == cells("trades")
+    assert workspace.cells_of(lambda: workspace.snakemake("--", "attack_all")) == cells("trades")
     attack = "src/advtrain/attacks/pgd.py"
     (workspace.root / attack).write_text((workspace.root / attack).read_text() + "\nUNUSED = 1\n")
-    done_attack = workspace.cells_of(workspace.snakemake)
+    done_attack = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all"))
     assert done_attack
     assert all("/pgd_2-" in id for id in done_attack)
 
@@ -134,7 +134,7 @@ def test_an_edit_while_jobs_run_is_refused(workspace: Workspace) -> None:
 
 def test_force_computes_again_and_agrees(workspace: Workspace) -> None:
     before = workspace.tables()
-    done = workspace.done_by(lambda: workspace.snakemake("-R", "train"))
+    done = workspace.done_by(lambda: workspace.snakemake("-R", "train", "--", "attack_all"))
     assert done["train:tiny/trades-linf-0.1-s0"] == "computed"
     assert done["attack:tiny/trades-linf-0.1-s0/pgd_2-linf-0.1"] == "computed"
     assert workspace.tables() == before

@@ -6,7 +6,7 @@ nor a host, so that the same computation writes the same bytes.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,15 @@ def _is_whole(path: Path, recorded: Mapping[str, Any] | None) -> bool:
     except OSError:
         return False
     return recorded is None or bool(size == recorded["size"])
+
+
+def byte_problems(root: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Read every output and yield those that are not what the manifest says, with what is wrong."""
+    for path, recorded in manifest["outputs"].items():
+        if not (root / path).is_file():
+            yield path, "is not here"
+        elif hash_file(root / path) != recorded["sha256"]:
+            yield path, "has other bytes than its manifest says"
 
 
 def outputs_digest(outputs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from advtrain.reporting.captions import captions, select
 from advtrain.reporting.lineage import Group, lineages
 from advtrain.reporting.measure import measure, units
 from advtrain.reporting.sheet import Sheet
-from advtrain.reporting.study import Failure, StudyInfo, StudyReport, check_info
+from advtrain.reporting.study import UNKNOWN, Failure, StudyInfo, StudyReport, check_info
 from advtrain.reporting.svg import inline_svg
 from advtrain.reporting.tables import sheets
 from advtrain.results.collect import Collected, read_collected
@@ -110,11 +110,17 @@ def _section(study: StudyReport, tables: Iterator[int], figures: Iterator[int]) 
     )
 
 
+def _classes(classes: int) -> str:
+    if classes == UNKNOWN:
+        return "unknown: the data set was not prepared"
+    return f"{classes} (chance {wording.percent_words(1 / classes)})"
+
+
 def _facts(info: StudyInfo, collected: Collected) -> tuple[tuple[str, str], ...]:
     cells = collected.cells.num_rows
     return (
         ("data set", info["dataset"]),
-        ("classes", f"{info['classes']} (chance {wording.percent_words(1 / info['classes'])})"),
+        ("classes", _classes(info["classes"])),
         ("methods", ", ".join(info["methods"])),
         ("attacks", ", ".join(info["attacks"])),
         ("trained cells", str(cells)),

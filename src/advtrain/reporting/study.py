@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+UNKNOWN = 0
+
 
 class Failure(TypedDict):
     """A cell without numbers.
@@ -31,7 +33,8 @@ class StudyInfo(TypedDict):
         title: one line.
         description: what the study is for; may be empty.
         dataset: the data set's name.
-        classes: how many classes it has: chance is one in so many.
+        classes: how many classes it has: chance is one in so many; `UNKNOWN` if its data set was
+            not prepared, so that it has no cells.
         curve_attack: the attack of the accuracy-versus-epsilon figure, or None.
         attacks: the attacks' names, in the order of the columns.
         methods: the methods' labels, in the order of the rows.
@@ -85,6 +88,6 @@ def check_info(info: Mapping[str, Any]) -> StudyInfo:
                 f"{place}: a failure has {', '.join(Failure.__annotations__)} "
                 f"and the state failed or missing, got {failure}"
             )
-    if info["classes"] < 2:
+    if info["classes"] == 1 or info["classes"] < UNKNOWN:
         raise ValueError(f"{place}: expected 2 classes or more, got {info['classes']}")
     return cast(StudyInfo, info)
