@@ -49,19 +49,18 @@ def test_results_alone_are_enough_for_the_tables(clone: Workspace, workspace: Wo
 
 def test_an_experiment_in_its_own_folder(workspace: Workspace) -> None:
     before = len(workspace.journal())
-    metric = "tiny.trades-linf-0.1-s0.robust_accuracy.pgd_2-linf-0.1"
     workspace.dvc("exp", "run", "--temp", "-n", "beta-one", "-S", "methods.trades.beta=1.0")
     assert len(workspace.journal()) == before  # nothing ran here
     assert workspace.is_finished()
     shown = workspace.dvc("exp", "diff", "--all", "HEAD", "beta-one", "--json").stdout
-    assert "methods.trades.beta" in shown or '"beta"' in shown
+    assert "trades.beta" in shown  # the parameter that differs
+    assert "trades-linf-0.1-s0" in shown  # and what it moved
     # Its cells are in the shared store: applied here, nothing is trained.
     workspace.edit(lambda p: p["methods"]["trades"].update(beta=1.0))
     done = workspace.done_by(workspace.snakemake)
     trained = {id: what for id, what in done.items() if id.startswith(("train", "attack"))}
     assert trained
     assert set(trained.values()) == {"restored from the store of finished cells"}
-    assert metric.split(".")[1] in shown or trained
 
 
 def test_a_checkout_without_dvc_is_seen(workspace: Workspace) -> None:
