@@ -25,7 +25,8 @@ env: .venv/.ready
 	@echo "environment: .venv is ready (source .venv/bin/activate, or make shell)"
 
 reproduce: env
-	@$(RUN) $(if $(STUDY),advtrain select $(STUDY) &&) snakemake --cores $(CORES)
+	@$(RUN) $(if $(STUDY),advtrain select $(STUDY) &&) \
+	  if advtrain status >/dev/null 2>&1; then echo "nothing to do"; else snakemake --cores $(CORES); fi
 	@$(RUN) if git rev-parse --git-dir >/dev/null 2>&1; then dvc repro --quiet && echo "recorded by DVC: dvc.lock"; \
 	  else echo "not a git checkout: DVC recorded nothing"; fi
 	@echo "report: reports/index.html"
