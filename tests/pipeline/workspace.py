@@ -120,11 +120,12 @@ class Workspace:
     def tables(self) -> dict[str, bytes]:
         """Return the bytes of every table and row file that may not differ between runs."""
         found = {}
-        for folder in ("reports/tables", "results/attack", "results/collect", "checkpoints"):
+        for folder in ("reports/tables", "results", "checkpoints"):
             for path in sorted((self.root / folder).rglob("*")):
                 if path.is_file() and path.stem not in ("costs", "timing"):
                     found[str(path.relative_to(self.root))] = path.read_bytes()
-        found["metrics"] = (self.root / "reports/metrics.json").read_bytes()
+        metrics = self.root / "reports/metrics.json"
+        found["metrics"] = metrics.read_bytes() if metrics.exists() else b""
         return found
 
     def is_finished(self) -> bool:
