@@ -6,12 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import nn
 
+from advtrain.attacks.ascent import ascend
 from advtrain.noise import Noise
-from advtrain.threat import NORMS, ThreatModel
+from advtrain.threat import NORMS, PerExampleBall, ThreatModel
 
-# Storing x + delta rounds a pixel by at most 2^-25; float32 lengths add one part in a million.
-ROUNDING = 2.0**-23
+# Storing x + delta rounds a pixel by at most 2^-25, so the length of the largest image here, of 48
+# entries, by at most sqrt(48) 2^-25; float32 lengths add one part in a million.
+ROUNDING = 2.0**-22
 
 norms = pytest.mark.parametrize("norm", NORMS)
 shapes = st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
@@ -163,3 +166,77 @@ def test_distance_by_hand() -> None:
     x, x_adv = torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.3, -0.4]]]])
     assert ThreatModel("linf", 1).distance(x_adv, x).item() == pytest.approx(0.4)
     assert ThreatModel("l2", 1).distance(x_adv, x).item() == pytest.approx(0.5)
+
+
+@norms
+@settings(deadline=None)
+@given(batches=images((0, 1), (-3, 3)), epsilon=epsilons, restart=st.integers(0, 3))
+def test_equal_radii_are_the_threat_model_to_the_bit(
+    norm: str, batches: list[torch.Tensor], epsilon: float, restart: int
+) -> None:
+    x, x_adv = batches
+    one, each = ThreatModel(norm, epsilon), PerExampleBall(norm, torch.full((len(x),), epsilon))
+    noise = Noise(3, torch.arange(len(x)))
+    assert torch.equal(each.project(x_adv, x), one.project(x_adv, x))
+    assert torch.equal(each.steepest(x_adv), one.steepest(x_adv))
+    assert torch.equal(each.random_start(x, noise, restart), one.random_start(x, noise, restart))
+
+
+@norms
+def test_every_example_has_its_own_radius(norm: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, x_adv = torch.rand(2, 5, 3, 4, 4, generator=generator)
+    x_adv = 6 * x_adv - 3
+    radii, noise = [0.0, 0.01, 0.1, 0.5, 2.0], Noise(3, torch.arange(5))
+    ball = PerExampleBall(norm, torch.tensor(radii))
+    projected, starts = ball.project(x_adv, x), ball.random_start(x, noise)
+    for row, radius in enumerate(radii):
+        only = slice(row, row + 1)
+        alone = PerExampleBall(norm, torch.tensor([radius]))
+        own = noise.take(torch.tensor([row]))
+        torch.testing.assert_close(projected[only], alone.project(x_adv[only], x[only]))
+        torch.testing.assert_close(starts[only], alone.random_start(x[only], own))
+    for found in (projected, starts):
+        assert (ball.distance(found, x) <= torch.tensor(radii) * (1 + 1e-6) + ROUNDING).all()
+        assert found.min() >= 0
+        assert found.max() <= 1
+        torch.testing.assert_close(found[0], x[0], rtol=0, atol=ROUNDING)
+
+
+@norms
+def test_every_example_is_attacked_within_its_own_radius_by_its_own_step(norm: str) -> None:
+    # A linear function of the image, away from the box: the gain is radius or step times the dual
+    # norm of the weights, whichever is less.
+    w = torch.randn(16, generator=torch.Generator().manual_seed(0))
+    x = torch.full((3, 1, 4, 4), 0.5)
+    radii, steps = torch.tensor([0.1, 0.1, 0.0]), torch.tensor([0.2, 0.03, 0.2])
+    found = ascend(
+        nn.Flatten(),
+        x,
+        x,
+        lambda logits: logits @ w,
+        PerExampleBall(norm, radii),
+        steps=1,
+        step_size=steps.view(-1, 1, 1, 1),
+    )
+    dual = torch.linalg.vector_norm(w, ord=1 if norm == "linf" else 2)
+    gain = (found - x).flatten(1) @ w
+    torch.testing.assert_close(gain, torch.minimum(radii, steps) * dual, rtol=1e-5, atol=1e-6)
+
+
+@norms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_radii_take_the_type_of_the_image(norm: str, dtype: torch.dtype) -> None:
+    x = torch.full((2, 1, 1, 1), 0.5, dtype=dtype)
+    for radii in (torch.tensor([0.1, 0.2]), torch.tensor([0.1, 0.2]).double()):
+        ball = PerExampleBall(norm, radii)
+        assert ball.radius(x).dtype == dtype
+        projected = ball.project(x + 1, x)
+        torch.testing.assert_close(projected.flatten(), torch.tensor([0.6, 0.7], dtype=dtype))
+
+
+def test_radii_that_are_not_one_per_example_are_named() -> None:
+    with pytest.raises(ValueError, match=r"one radius per example, shape \(N,\), got \(2, 1\)"):
+        PerExampleBall("linf", torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="threat norm 'l7' is not known"):
+        PerExampleBall("l7", torch.zeros(2))

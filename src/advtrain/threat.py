@@ -1,6 +1,7 @@
 """What an attacker may do to an image: a ball around it, inside the box [0, 1]."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,33 +13,25 @@ from advtrain.noise import Noise
 NORMS = ("linf", "l2")
 
 
-@dataclass(frozen=True)
-class ThreatModel:
-    """The perturbations with a norm of at most epsilon that keep the image in [0, 1].
+class Ball(ABC):
+    """The perturbations up to a length, the same or another for each example, inside the box.
 
-    Args:
+    Attributes:
         norm: "linf" or "l2".
-        epsilon: the budget in [0, 1] pixel units; for l2 the length over all pixels and channels.
-
-    Raises:
-        ValueError: for another norm, or a budget that is not in those units.
     """
 
     norm: str
-    epsilon: float
 
-    def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise ValueError(f"threat norm {self.norm!r} is not known; it is one of {NORMS}")
-        if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise ValueError(
-                f"{self.norm} epsilon is a length in pixel units, 0 or more, got {self.epsilon:g}"
-            )
-        if self.norm == "linf" and self.epsilon > 1:
-            raise ValueError(
-                f"linf epsilon is in [0, 1] pixel units, got {self.epsilon:g}; "
-                f"did you mean {self.epsilon:g}/255?"
-            )
+    @abstractmethod
+    def radius(self, x: Tensor) -> float | Tensor:
+        """The largest length.
+
+        Args:
+            x: (N, C, H, W), the centres.
+
+        Returns:
+            One number for all examples, or (N, 1, 1, 1) in the type of x.
+        """
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The norm of the perturbation of each example, summed in float64.
@@ -73,14 +66,15 @@ class ThreatModel:
 
     def projection(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """`project` onto the set around x, in place, for a loop that projects many times."""
+        radius = self.radius(x)
         if self.norm == "linf":
-            low, high = (x - self.epsilon).clamp_(min=0), (x + self.epsilon).clamp_(max=1)
+            low, high = (x - radius).clamp_(min=0), (x + radius).clamp_(max=1)
             return lambda x_adv: x_adv.clamp_(low, high)
 
         def onto_ball(x_adv: Tensor) -> Tensor:
             delta = x_adv.sub_(x)
             tiny = torch.finfo(delta.dtype).tiny
-            delta.mul_((self.epsilon / _length(delta).clamp_(min=tiny)).clamp_(max=1))
+            delta.mul_(_length(delta).clamp_(min=tiny).reciprocal_().mul_(radius).clamp_(max=1))
             return delta.add_(x).clamp_(0, 1)
 
         return onto_ball
@@ -119,12 +113,77 @@ class ThreatModel:
         shape = tuple(x.shape[1:])
         if self.norm == "linf":
             direction = noise.uniform(shape, restart=restart).mul_(2).sub_(1)
-            return self.project(x + direction.mul_(self.epsilon), x)
+            return self.project(x + direction.mul_(self.radius(x)), x)
         direction = self.steepest(noise.normal(shape, restart=restart))
         # The share of a ball's volume within radius r grows like r^D.
         share = noise.uniform((1,) * len(shape), restart=restart)
-        radius = share.pow_(1 / math.prod(shape)).mul_(self.epsilon)
+        radius = share.pow_(1 / math.prod(shape)).mul_(self.radius(x))
         return self.project(x + direction.mul_(radius), x)
+
+
+@dataclass(frozen=True)
+class ThreatModel(Ball):
+    """The perturbations with a norm of at most epsilon that keep the image in [0, 1].
+
+    Args:
+        norm: "linf" or "l2".
+        epsilon: the budget in [0, 1] pixel units; for l2 the length over all pixels and channels.
+
+    Raises:
+        ValueError: for another norm, or a budget that is not in those units.
+    """
+
+    norm: str
+    epsilon: float
+
+    def __post_init__(self) -> None:
+        _check_norm(self.norm)
+        if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
+            raise ValueError(
+                f"{self.norm} epsilon is a length in pixel units, 0 or more, got {self.epsilon:g}"
+            )
+        if self.norm == "linf" and self.epsilon > 1:
+            raise ValueError(
+                f"linf epsilon is in [0, 1] pixel units, got {self.epsilon:g}; "
+                f"did you mean {self.epsilon:g}/255?"
+            )
+
+    def radius(self, x: Tensor) -> float:
+        """The budget, whatever the example."""
+        return self.epsilon
+
+
+@dataclass(frozen=True, eq=False)
+class PerExampleBall(Ball):
+    """A ball with a radius of its own for each example of a minibatch.
+
+    Args:
+        norm: "linf" or "l2".
+        epsilon: (N,) the radii in pixel units, 0 or more; not checked, which would stall a device.
+
+    Raises:
+        ValueError: for another norm, or radii of another shape.
+    """
+
+    norm: str
+    epsilon: Tensor
+
+    def __post_init__(self) -> None:
+        _check_norm(self.norm)
+        if self.epsilon.dim() != 1:
+            raise ValueError(
+                f"{self.norm} epsilon has one radius per example, shape (N,), "
+                f"got {tuple(self.epsilon.shape)}; for one radius take a ThreatModel"
+            )
+
+    def radius(self, x: Tensor) -> Tensor:
+        """The radius of each example."""
+        return self.epsilon.to(x.dtype).view(-1, 1, 1, 1)
+
+
+def _check_norm(norm: str) -> None:
+    if norm not in NORMS:
+        raise ValueError(f"threat norm {norm!r} is not known; it is one of {NORMS}")
 
 
 def _length(delta: Tensor) -> Tensor:

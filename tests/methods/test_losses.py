@@ -49,7 +49,7 @@ def step(method: Method, batch: Batch) -> Terms:
     model = OnePixel()
     x_adv = method.perturb(model, batch, THREAT, noise())
     x_adv.requires_grad_(method.input_gradient)
-    terms = method.loss(model, batch, x_adv)
+    terms = method.loss(model, batch, x_adv, THREAT, noise())
     terms.total.backward()
     method.after_step(batch, x_adv.detach(), x_adv.grad, THREAT)
     return terms
@@ -134,7 +134,7 @@ def test_both_sides_of_the_divergence_learn() -> None:
         return math.log1p(math.exp(-slope * X)) + 2.0 * kl
 
     model = OnePixel()
-    method.loss(model, batch, x_adv).total.backward()
+    method.loss(model, batch, x_adv, THREAT, noise()).total.backward()
     expected = (loss(SLOPE + 1e-5) - loss(SLOPE - 1e-5)) / 2e-5
     assert model.slope.grad is not None
     assert model.slope.grad.item() == pytest.approx(expected, rel=1e-7)
@@ -143,23 +143,25 @@ def test_both_sides_of_the_divergence_learn() -> None:
 def test_trades_with_beta_0_is_natural_training(model: nn.Module, batch: Batch) -> None:
     threat = ThreatModel("linf", 0.1)
     method = Trades(beta=0.0)
-    x_adv = method.perturb(model, batch, threat, Noise(0, batch.example))
+    noise = Noise(0, batch.example)
+    x_adv = method.perturb(model, batch, threat, noise)
     assert not torch.equal(x_adv, batch.x)
     expected = F.cross_entropy(model(batch.x), batch.y)
-    assert torch.equal(method.loss(model, batch, x_adv).total, expected)
+    assert torch.equal(method.loss(model, batch, x_adv, threat, noise).total, expected)
 
 
 def test_the_divergence_is_zero_at_the_image_itself(model: nn.Module, batch: Batch) -> None:
-    assert Trades().loss(model, batch, batch.x).parts["robust"].item() == 0.0
+    terms = Trades().loss(model, batch, batch.x, THREAT, noise())
+    assert terms.parts["robust"].item() == 0.0
 
 
 @pytest.mark.parametrize("method", [PgdAt(), FgsmRs(), FgsmMixed(), Trades(), Free()])
 def test_a_budget_of_0_is_natural_training(method: Method, model: nn.Module, batch: Batch) -> None:
-    nothing = ThreatModel("linf", 0.0)
-    x_adv = method.perturb(model, batch, nothing, Noise(0, batch.example))
+    nothing, noise = ThreatModel("linf", 0.0), Noise(0, batch.example)
+    x_adv = method.perturb(model, batch, nothing, noise)
     assert torch.equal(x_adv, batch.x)
     expected = F.cross_entropy(model(batch.x), batch.y)
-    assert torch.equal(method.loss(model, batch, x_adv).total, expected)
+    assert torch.equal(method.loss(model, batch, x_adv, nothing, noise).total, expected)
 
 
 def test_fgsm_mixed_with_all_clean_is_natural_training(model: nn.Module, batch: Batch) -> None:

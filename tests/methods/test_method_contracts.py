@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib
+import math
 
 import pytest
 import torch
@@ -12,30 +13,46 @@ from advtrain.methods.method import Batch, Method
 from advtrain.noise import Noise
 from advtrain.params import signatures
 from advtrain.threat import NORMS, ThreatModel
+from advtrain.training.loop import VIEW
 from tests.methods.conftest import CLASSES, batch_of
 
 NAMES = signatures.modules("methods")
 BUDGETS = {"linf": 0.1, "l2": 0.5}
+CONSTANT = {"mart": math.log(4 / 3), "gradalign": 0.2}
+"""What a loss adds to the cross-entropy of a network that says the same of every image."""
 
 
 def make(name: str) -> Method:
     made = getattr(importlib.import_module(f"advtrain.methods.{name}"), signatures.camel_case(name))
     method = made()
     assert isinstance(method, Method)
+    method.start(torch.arange(1000))
     return method
 
 
+def seen_by(method: Method, batch: Batch) -> Batch:
+    """The batch as the loop hands it to a method of several views."""
+    views = [batch.x, batch.x.flip(-1), batch.x.flip(-2)][: method.views]
+    return batch._replace(
+        x=torch.cat(views),
+        y=batch.y.repeat(method.views),
+        example=batch.example.repeat(method.views),
+    )
+
+
 def noise_of(batch: Batch) -> Noise:
-    return Noise(0, batch.example)
+    views = torch.arange(len(batch.x)).div(len(batch.example.unique()), rounding_mode="floor")
+    return Noise(0, batch.example + views * VIEW)
 
 
 def step(method: Method, model: nn.Module, batch: Batch, threat: ThreatModel) -> Tensor:
     """One weight step as the loop makes it, the update of the weights left out."""
+    batch = seen_by(method, batch)
     x_adv = method.perturb(model, batch, threat, noise_of(batch))
     if method.input_gradient:
         x_adv.requires_grad_()
     model.zero_grad()
-    method.loss(model, batch, x_adv).total.backward()
+    method.loss(model, batch, x_adv, threat, noise_of(batch)).total.backward()
     method.after_step(batch, x_adv.detach(), x_adv.grad, threat)
     return x_adv.detach()
 
@@ -54,31 +71,48 @@ class Counted(torch.autograd.Function):
         return gradient, None
 
 
-class Meter(nn.Module):
+class Meter:
     """Counts the examples that pass through a network, and the gradients that come back."""
 
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner, self.forward_examples, self.backward_examples = inner, 0, 0
+    def __init__(self, network: nn.Module) -> None:
+        self.forward_examples = self.backward_examples = 0
+        network.register_forward_hook(self._count)
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.forward_examples += len(x)
-        return Counted.apply(self.inner(x), self)
+    def _count(self, network: nn.Module, inputs: tuple[Tensor], logits: Tensor) -> Tensor:
+        self.forward_examples += len(inputs[0])
+        counted: Tensor = Counted.apply(logits, self)
+        return counted
 
 
-class Constant(nn.Module):
-    """The same logits for every image, with gradients that are all zero."""
+def constant() -> nn.Module:
+    """The same logits for every image, with gradients of the input that are all zero."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2 * 5 * 3, CLASSES))
+    for weight in network.parameters():
+        nn.init.zeros_(weight)
+    return network
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(CLASSES))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bias + (0 * x).flatten(1).sum(1, keepdim=True)
+def supported(method: Method, norm: str) -> bool:
+    """Whether a method is for this norm; one that is not says for which it is."""
+    batch = seen_by(method, batch_of(2))
+    network = constant()
+    try:
+        x_adv = method.perturb(network, batch, ThreatModel(norm, 0.1), noise_of(batch))
+        method.loss(network, batch, x_adv, ThreatModel(norm, 0.1), noise_of(batch))
+    except ValueError as error:
+        said = str(error)
+    else:
+        return True
+    assert "linf" in said
+    assert norm != "linf"
+    return False
 
 
 def test_the_methods_are_found() -> None:
-    assert {"natural", "fgsm_mixed", "fgsm_rs", "pgd_at", "free", "trades"} <= set(NAMES)
+    assert [
+        *("cat", "consistency", "fat", "fgsm_mixed", "fgsm_rs", "free", "gaussian", "gradalign"),
+        *("iaat", "ibp", "mart", "natural", "nfgsm", "pgd_at", "trades"),
+    ] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,12 +123,17 @@ class TestEveryMethod:
         self, name: str, norm: str, count: int, model: nn.Module
     ) -> None:
         method, threat, batch = make(name), ThreatModel(norm, BUDGETS[norm]), batch_of(count)
+        if not supported(make(name), norm):
+            return
+        x = seen_by(method, batch).x
         for _ in range(3):
             x_adv = step(method, model, batch, threat)
-            assert x_adv.shape == batch.x.shape
-            assert x_adv.min() >= 0
-            assert x_adv.max() <= 1
-            assert (threat.distance(x_adv, batch.x) <= threat.epsilon * (1 + 1e-6) + 1e-7).all()
+            assert x_adv.shape == x.shape
+            assert not x_adv.requires_grad
+            if method.within_budget:
+                assert x_adv.min() >= 0
+                assert x_adv.max() <= 1
+                assert (threat.distance(x_adv, x) <= threat.epsilon * (1 + 1e-6) + 1e-7).all()
 
     def test_crafting_leaves_the_model_and_the_batch_as_found(
         self, name: str, model: nn.Module, batch: Batch
@@ -105,6 +144,7 @@ class TestEveryMethod:
         model[2].eval()  # a mixed mode is the caller's business too
         modes = [module.training for module in model.modules()]
         before = {key: value.clone() for key, value in model.state_dict().items()}
+        batch = seen_by(method, batch)
         x = batch.x.clone()
         x_adv = method.perturb(model, batch, threat, noise_of(batch))
         assert [module.training for module in model.modules()] == modes
@@ -140,21 +180,25 @@ class TestEveryMethod:
         method, threat, twin = make(name), ThreatModel("linf", 0.1), copy.deepcopy(model)
         first = step(method, model, batch, threat)
         method.load_state_dict({})
+        batch = seen_by(method, batch)
         assert torch.equal(method.perturb(twin, batch, threat, noise_of(batch)), first)
 
     def test_passes_are_those_that_the_model_sees(
         self, name: str, model: nn.Module, batch: Batch
     ) -> None:
         method, meter = make(name), Meter(model)
-        step(method, meter, batch, ThreatModel("linf", 0.1))
-        cost = method.passes()
-        assert meter.forward_examples == cost.forward * len(batch.x)
-        assert meter.backward_examples == cost.backward * len(batch.x)
+        step(method, model, batch, ThreatModel("linf", 0.1))
+        crafting, loss = method.cost()
+        rows = len(seen_by(method, batch).x)
+        assert meter.forward_examples == (crafting.forward + loss.forward) * rows
+        assert meter.backward_examples == (crafting.backward + loss.backward) * rows
 
     def test_the_loss_is_a_scalar_with_a_graph_and_reaches_every_weight(
         self, name: str, model: nn.Module, batch: Batch
     ) -> None:
-        terms = make(name).loss(model, batch, batch.x)
+        method, threat = make(name), ThreatModel("linf", 0.1)
+        batch = seen_by(method, batch)
+        terms = method.loss(model, batch, batch.x, threat, noise_of(batch))
         assert terms.total.shape == ()
         assert terms.logits.shape == (len(batch.x), CLASSES)
         assert all(part.shape == () for part in terms.parts.values())
@@ -163,9 +207,11 @@ class TestEveryMethod:
 
     def test_a_constant_model_gives_a_finite_loss(self, name: str, batch: Batch) -> None:
         method, threat = make(name), ThreatModel("linf", 0.1)
-        x_adv = step(method, Constant(), batch, threat)
+        x_adv = step(method, constant(), batch, threat)
         assert x_adv.isfinite().all()
-        assert method.loss(Constant(), batch, x_adv).total.item() == pytest.approx(1.386294)
+        batch = seen_by(method, batch)
+        loss = method.loss(constant(), batch, x_adv, threat, noise_of(batch)).total
+        assert loss.item() == pytest.approx(math.log(4) + CONSTANT.get(name, 0.0), abs=1e-6)
 
     def test_the_text_of_a_method_is_its_parameters(self, name: str, model: nn.Module) -> None:
         # A resumed run compares it: state in it would make every resumed run start over.
@@ -186,4 +232,4 @@ class TestEveryMethod:
 
     def test_the_need_of_a_threat_is_what_the_source_says(self, name: str) -> None:
         assert make(name).needs_threat == signatures.needs_threat(name)
-        assert make(name).needs_threat == (name != "natural")
+        assert make(name).needs_threat == (name not in ("natural", "gaussian"))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from advtrain.attacks.frozen import frozen
-from advtrain.threat import ThreatModel
+from advtrain.threat import Ball
 
 
 def ascend(
@@ -14,10 +14,10 @@ def ascend(
     x: Tensor,
     start: Tensor,
     objective: Callable[[Tensor], Tensor],
-    threat: ThreatModel,
+    threat: Ball,
     *,
     steps: int,
-    step_size: float,
+    step_size: float | Tensor,
 ) -> Tensor:
     """Projected gradient descent on the negative objective (Madry et al. 2018, section 2.1).
 
@@ -33,7 +33,7 @@ def ascend(
         objective: (N, K) logits to (N,) values; one for each row, so that rows do not mix.
         threat: the set to stay in.
         steps: 0 or more.
-        step_size: in the threat's norm, pixel units.
+        step_size: in the threat's norm, pixel units; one, or (N, 1, 1, 1) for each example.
 
     Returns:
         (N, C, H, W), the final iterate.

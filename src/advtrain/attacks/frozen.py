@@ -1,7 +1,7 @@
 """The model while an attack is crafted on it: frozen, in a chosen mode, left as it was found."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 from torch import nn
@@ -25,6 +25,23 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def averages_kept(model: nn.Module) -> Iterator[None]:
+    """BatchNorm in train mode normalises by the batch as ever, but stores nothing."""
+    tracking = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    try:
+        for module in tracking:
+            module.track_running_stats = False
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+
+
+@contextmanager
 def crafting(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     """The model frozen and in the given mode; everything is put back, also after an exception.
 
@@ -44,20 +61,12 @@ def crafting(model: nn.Module, mode: Mode = "eval") -> Iterator[None]:
     if mode not in ("eval", "train"):
         raise ValueError(f"the mode while crafting is 'eval' or 'train', got {mode!r}")
     modes = [(module, module.training) for module in model.modules()]
-    tracking = [
-        module
-        for module in model.modules()
-        if mode == "train" and isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
-    with frozen(model):
+    # In eval mode, BatchNorm without tracking would normalise by the batch.
+    keep = averages_kept(model) if mode == "train" else nullcontext()
+    with frozen(model), keep:
         try:
             model.train(mode == "train")
-            # In train mode, BatchNorm without tracking normalises the same and stores nothing.
-            for module in tracking:
-                module.track_running_stats = False
             yield
         finally:
             for layer, training in modes:
                 layer.training = training
-            for module in tracking:
-                module.track_running_stats = True

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from advtrain.attacks.ascent import ascend
 from advtrain.attacks.frozen import Mode, crafting
 from advtrain.attacks.objectives import cross_entropy
-from advtrain.methods.method import Batch, Method, Passes
+from advtrain.methods.method import Batch, Cost, Method, Passes
 from advtrain.noise import Noise
 from advtrain.params.quantities import Share, StepSize
 from advtrain.params.quantities import step_size as resolve
@@ -58,7 +58,7 @@ class FgsmMixed(Method):
             )
         return torch.cat([batch.x[:clean], x_adv])
 
-    def passes(self) -> Passes:
+    def cost(self) -> Cost:
         """One pair of passes for each image that is replaced, one for the weights."""
-        share = 2 - self.clean_fraction
-        return Passes(forward=share, backward=share)
+        share = 1 - self.clean_fraction
+        return Cost(crafting=Passes(share, share), loss=Passes(1, 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from advtrain.methods.method import Batch, Method, Passes
+from advtrain.methods.method import Batch, Cost, Method, Passes
 from advtrain.noise import Noise
 from advtrain.params.quantities import Count, StepSize
 from advtrain.params.quantities import step_size as resolve
@@ -58,9 +58,9 @@ class Free(Method):
         step = threat.steepest(gradient).mul_(resolve(self.step_size, threat.epsilon))
         delta.copy_(_onto_ball(delta + step, threat))
 
-    def passes(self) -> Passes:
+    def cost(self) -> Cost:
         """One pair of passes, shared by the weights and the perturbation."""
-        return Passes(forward=1, backward=1)
+        return Cost(crafting=Passes(0, 0), loss=Passes(1, 1))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the perturbation."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from advtrain.methods.method import Batch, Method, Passes
+from advtrain.methods.method import Batch, Cost, Method, Passes
 from advtrain.noise import Noise
 from advtrain.threat import ThreatModel
 
@@ -19,6 +19,6 @@ class Natural(Method):
         """Return the images as they are."""
         return batch.x
 
-    def passes(self) -> Passes:
+    def cost(self) -> Cost:
         """One forward and one backward pass, for the weights."""
-        return Passes(forward=1, backward=1)
+        return Cost(crafting=Passes(0, 0), loss=Passes(1, 1))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from advtrain.attacks.ascent import ascend
 from advtrain.attacks.frozen import Mode, crafting
 from advtrain.attacks.objectives import cross_entropy
-from advtrain.methods.method import Batch, Method, Passes
+from advtrain.methods.method import Batch, Cost, Method, Passes
 from advtrain.noise import Noise
 from advtrain.params.quantities import Count, StepSize
 from advtrain.params.quantities import step_size as resolve
@@ -54,6 +54,6 @@ class PgdAt(Method):
                 step_size=resolve(self.step_size, threat.epsilon),
             )
 
-    def passes(self) -> Passes:
+    def cost(self) -> Cost:
         """One pair of passes per attack step, one for the weights."""
-        return Passes(forward=self.steps + 1, backward=self.steps + 1)
+        return Cost(crafting=Passes(self.steps, self.steps), loss=Passes(1, 1))

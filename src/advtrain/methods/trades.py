@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from advtrain.attacks.ascent import ascend
 from advtrain.attacks.frozen import Mode, crafting
 from advtrain.attacks.objectives import kl
-from advtrain.methods.method import Batch, Method, Passes, Terms
+from advtrain.methods.method import Batch, Cost, Method, Passes, Terms
 from advtrain.noise import Noise
 from advtrain.params.quantities import Count, NonNegative, StepSize
 from advtrain.params.quantities import step_size as resolve
@@ -60,15 +60,17 @@ class Trades(Method):
                 step_size=resolve(self.step_size, threat.epsilon),
             )
 
-    def loss(self, model: nn.Module, batch: Batch, x_adv: Tensor) -> Terms:
+    def loss(
+        self, model: nn.Module, batch: Batch, x_adv: Tensor, threat: ThreatModel, noise: Noise
+    ) -> Terms:
         """Evaluate eq. 5; both sides of the divergence learn. The accuracy is that at x_adv."""
         clean, adversarial = model(batch.x), model(x_adv)
-        natural = F.cross_entropy(clean, batch.y)
+        natural = F.cross_entropy(clean, batch.target)
         robust = kl(adversarial, clean).mean()
         return Terms(
             natural + self.beta * robust, adversarial, {"natural": natural, "robust": robust}
         )
 
-    def passes(self) -> Passes:
+    def cost(self) -> Cost:
         """The clean prediction, a pair of passes per attack step, and two pairs for the weights."""
-        return Passes(forward=self.steps + 3, backward=self.steps + 2)
+        return Cost(crafting=Passes(self.steps + 1, self.steps), loss=Passes(2, 2))
