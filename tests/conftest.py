@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 PACKED = Path(__file__).resolve().parents[2] / "shared" / "data"
+# As the jobs run: tiny tensors cost several threads ten times what they cost one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 FOLDERS = {
     "mnist": "MNIST/raw",
     "fashion_mnist": "FashionMNIST/raw",

@@ -35,7 +35,7 @@ def test_facts(source: Source) -> None:
 def test_prepared_by_default(source: Source, tmp_path: Path) -> None:
     prepare(source, tmp_path)
     facts = load_description(tmp_path)
-    assert facts["counts"] == {"train": 1213, "validation": 135, "test": 449}
+    assert facts["counts"] == {"train": 1213, "validation": 135, "test": 449, "unlabelled": 0}
     for counts in facts["class_counts"].values():
         assert max(counts) - min(counts) <= 0.1 * sum(counts) / 10 + 2
     assert load_split(tmp_path, "train").images.shape == (1213, 1, 8, 8)

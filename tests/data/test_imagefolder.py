@@ -76,7 +76,8 @@ def test_without_val_the_test_split_is_a_share(raw: Path, tmp_path: Path) -> Non
     source = imagefolder(raw, folder="pets", image_size=8)
     assert source.test is None
     prepare(source, tmp_path / "out", test=0.4, validation=0.0)
-    assert load_description(tmp_path / "out")["counts"] == {"train": 6, "validation": 0, "test": 4}
+    counts = load_description(tmp_path / "out")["counts"]
+    assert counts == {"train": 6, "validation": 0, "test": 4, "unlabelled": 0}
 
 
 def test_damaged_image_is_named(raw: Path, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_without_official_part_the_shares_are_disjoint(uneven: Source, tmp_path:
         "train": 40,
         "validation": 10,
         "test": 50,
+        "unlabelled": 0,
     }
     for name, expected in {
         "train": [24, 12, 4],
@@ -98,7 +99,7 @@ def test_without_official_part_the_shares_are_disjoint(uneven: Source, tmp_path:
 
 def test_same_arguments_give_the_same_bytes(uneven: Source, tmp_path: Path) -> None:
     for folder, seed in (("first", 3), ("second", 3), ("other", 4)):
-        prepare(uneven, tmp_path / folder, train_examples=40, split_seed=seed)
+        prepare(uneven, tmp_path / folder, train_examples=40, split_seed=seed, unlabelled=0.2)
     files = [*(f"{split}.arrow" for split in SPLITS), "dataset.json"]
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == sorted(files)
     for file in files:
@@ -143,13 +144,14 @@ def test_facts(uneven: Source, tmp_path: Path) -> None:
     assert facts["name"] == "uneven"
     assert facts["classes"] == ["many", "some", "few"]
     assert (facts["channels"], facts["size"]) == (3, 4)
-    assert facts["counts"] == {"train": 75, "validation": 25, "test": 10}
+    assert facts["counts"] == {"train": 75, "validation": 25, "test": 10, "unlabelled": 0}
     assert facts["split"] == {
         "validation": 0.25,
         "test": "official",
         "train_examples": None,
         "test_examples": 10,
         "split_seed": 2,
+        "unlabelled": 0.0,
     }
     assert facts["source_checksums"] == {"file": "md5:0"}
     assert facts["citation"] == "nobody"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from advtrain.methods.free import Free
-from advtrain.methods.method import Batch, Method, Passes
+from advtrain.methods.method import Batch, Cost, Method, Passes
 from advtrain.methods.natural import Natural
 from advtrain.methods.pgd_at import PgdAt
 from advtrain.methods.trades import Trades
@@ -305,8 +305,8 @@ def test_norm_layers_may_be_spared_from_decay(tmp_path: Path, data: TrainingData
     class Still(Natural):
         """No gradient reaches the weights: only their decay moves them."""
 
-        def loss(self, model, batch, x_adv):
-            terms = super().loss(model, batch, x_adv)
+        def loss(self, model, batch, x_adv, threat, noise):
+            terms = super().loss(model, batch, x_adv, threat, noise)
             return terms._replace(total=0 * terms.total)
 
     moved = {}
@@ -388,8 +388,8 @@ def test_the_passes_of_a_method_are_multiplied_by_its_examples(
     tmp_path: Path, data: TrainingData
 ) -> None:
     class Half(Natural):
-        def passes(self) -> Passes:
-            return Passes(forward=1.5, backward=1.25)
+        def cost(self) -> Cost:
+            return Cost(crafting=Passes(0.5, 0.25), loss=Passes(1, 1))
 
     row = run(tmp_path, data, Half(), epochs=1).history[0]
     assert (row["forward_passes"], row["backward_passes"]) == (33, 28)

@@ -1,17 +1,24 @@
 """A run that was killed ends as one that was not, to the bit."""
 
+import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from advtrain.training.loop import TrainingData
+from advtrain.params import signatures
+from advtrain.threat import ThreatModel
+from advtrain.training.loop import Trained, TrainingData, train
 from tests.training.killed import METHODS, MOMENTS, run
+from tests.training.tiny import network, split_of, tiny_data
 
 ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +85,51 @@ def test_an_exception_in_the_caller_loses_no_epoch(tmp_path: Path, name: str, ep
     got = run(tmp_path / "stopped", name, rows.append)
     assert [row["epoch"] for row in rows] == list(range(epoch + 1, 6))
     assert_equal(got._asdict(), expected._asdict())
+
+
+@pytest.mark.parametrize("name", signatures.modules("methods"))
+def test_every_method_resumes_exactly(tmp_path: Path, name: str) -> None:
+    """With every part of a recipe that has a state of its own."""
+
+    def train_it(workspace: Path, on_epoch: Callable[[dict[str, float]], None]) -> Trained:
+        module = importlib.import_module(f"advtrain.methods.{name}")
+        method = getattr(module, signatures.camel_case(name))(**OPTIONS.get(name, {}))
+        # Bounds are known for plain layers only, which a dropout is not.
+        model = nn.Sequential(*(one for one in network() if not isinstance(one, nn.Dropout)))
+        data = TrainingData(*tiny_data()[:2], extra=split_of(10, seed=5))
+        return train(
+            *(model, method, ThreatModel("linf", 0.1), data, 0, workspace, on_epoch, CPU),
+            epochs=6 * method.replays,
+            batch_size=8,
+            learning_rate=0.05,
+            update="awp",
+            averaging="ema" if len(name) % 2 else "swa",
+            swa_start=0.2,
+            extra_fraction=0.25,
+            cutout=1,
+            validation_steps=1,
+        )
+
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] in (2, 4):
+            raise StoppedError
+
+    expected = train_it(tmp_path / "whole", lambda row: None)
+    for _ in range(2):
+        with pytest.raises(StoppedError):
+            train_it(tmp_path / "stopped", stop)
+    got = train_it(tmp_path / "stopped", lambda row: None)
+    assert len(got.history) == 6
+    assert_equal(got._asdict(), expected._asdict())
+
+
+OPTIONS: dict[str, dict[str, object]] = {
+    "cat": {"patience": 1, "least_train_accuracy": 0.0},
+    "fgsm_rs": {"early_stop": True, "stop_drop": 1.0},
+    "iaat": {"warmup": 0.2},
+    "ibp": {"warmup": 0.1, "ramp": 0.5},
+}
+"""What gives a method a state to lose within six epochs."""
 
 
 def test_a_damaged_file_starts_over_and_says_so(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from advtrain.data.extra_files import read_extra
 from advtrain.data.published_files import found_or_downloaded
 from advtrain.data.source import Part, Source, part_of
 
@@ -14,13 +15,14 @@ CITATION = (
 )
 
 
-def read_cifar(name: str, raw: Path, dataset: Any) -> Source:
+def read_cifar(name: str, raw: Path, dataset: Any, extra: str | None) -> Source:
     """Read a CIFAR data set.
 
     Args:
         name: of the data set.
         raw: folder of raw data.
         dataset: torchvision's class, which knows the files, their md5 and where they come from.
+        extra: file or folder of extra images, relative to `raw` or absolute.
 
     Returns:
         The data set, with its official test part.
@@ -34,15 +36,20 @@ def read_cifar(name: str, raw: Path, dataset: Any) -> Source:
         lambda: dataset(raw, download=True),
     )
     train, test = dataset(raw, train=True), dataset(raw, train=False)
+    classes, part = tuple(train.classes), None
+    if extra is not None:
+        part, found = read_extra(name, raw, extra, classes, size=32)
+        checksums |= found
     return Source(
         name=name,
-        classes=tuple(train.classes),
+        classes=classes,
         channels=3,
         size=32,
         train=_part(train),
         test=_part(test),
         citation=CITATION,
         checksums=checksums,
+        extra=part,
     )
 
 

@@ -1,19 +1,14 @@
 """Images in folders, one a class, as ImageNet is laid out."""
 
-import hashlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from advtrain.data.source import CHUNK, Images, Part, Positions, Source
+from advtrain.data.image_files import folders, images_in, listing, opened, part_of_files
+from advtrain.data.source import Images, Part, Source
 from advtrain.params.quantities import Count
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-THREADS = 4
-"""Images decoded at a time; Pillow works outside the interpreter lock."""
 
 
 def imagefolder(
@@ -56,7 +51,7 @@ def imagefolder(
             f"imagefolder: {root / 'train'} not found; put one folder per class there, "
             "or correct the parameter 'folder'"
         )
-    classes = _folders(root / "train")
+    classes = folders(root / "train")
     if not classes:
         raise ValueError(f"imagefolder: {root / 'train'} holds no folders; put one per class there")
     parts: dict[str, Part] = {}
@@ -64,15 +59,19 @@ def imagefolder(
     for name in ("train", "val"):
         if not (root / name).is_dir():
             continue
-        if (found := _folders(root / name)) != classes:
+        if (found := folders(root / name)) != classes:
             unlike = sorted(set(found) ^ set(classes))
             raise ValueError(
                 f"imagefolder: {root / name} and {root / 'train'} hold different classes, "
                 f"such as {unlike[0]!r}; they must be the same"
             )
         files, labels = _files(root / name, classes)
-        parts[name] = _part(files, labels, image_size, resized)
-        checksums[f"{folder}/{name}"] = _listing(root, files)
+        parts[name] = part_of_files(
+            files,
+            np.asarray(labels, dtype=np.int64),
+            partial(_decode, size=image_size, shorter_side=resized),
+        )
+        checksums[f"{folder}/{name}"] = listing(root, files)
     return Source(
         name=folder,
         classes=classes,
@@ -88,53 +87,18 @@ def imagefolder(
     )
 
 
-def _folders(path: Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
-
-
 def _files(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        inside = [file for file in (path / name).iterdir() if file.suffix.lower() in SUFFIXES]
-        if not inside:
-            raise ValueError(
-                f"imagefolder: {path / name} holds no images ({', '.join(sorted(SUFFIXES))}); "
-                "unpack the data set again, or delete the folder"
-            )
-        files += sorted(inside)
+        inside = images_in("imagefolder", path / name)
+        files += inside
         labels += [label] * len(inside)
     return files, labels
 
 
-def _listing(root: Path, files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        line = f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}\n"
-        digest.update(line.encode())
-    return f"sha256 of names and sizes:{digest.hexdigest()}"
-
-
-def _part(files: list[Path], labels: list[int], size: int, shorter_side: int) -> Part:
-    def read(positions: Positions) -> Iterator[Images]:
-        with ThreadPoolExecutor(THREADS) as pool:
-            for start in range(0, len(positions), CHUNK):
-                chosen = [files[position] for position in positions[start : start + CHUNK]]
-                yield np.stack(
-                    list(pool.map(lambda file: _decode(file, size, shorter_side), chosen))
-                )
-
-    return Part(np.asarray(labels, dtype=np.int64), read)
-
-
 def _decode(path: Path, size: int, shorter_side: int) -> Images:
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"imagefolder: {path} cannot be decoded ({error}); replace the file by an intact copy"
-        ) from error
+    image = opened("imagefolder", path)
     scale = [side * shorter_side // min(image.size) for side in image.size]
     resized = image.resize((scale[0], scale[1]), Image.Resampling.BILINEAR)
     left, top = (round((side - size) / 2) for side in resized.size)

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from advtrain.data.source import Labels, Part, Positions, Source
+from advtrain.data.source import NO_LABEL, Labels, Part, Positions, Source
 from advtrain.data.store import DESCRIPTION, sha256
 from advtrain.params.quantities import Count, Share, Whole
 
-TRAIN, TEST = 0, 1
-"""Stream numbers: the orders of the two parts are independent."""
+TRAIN, TEST, UNLABELLED = 0, 1, 2
+"""Stream numbers: the orders of the parts are independent."""
 
 
 def prepare(
@@ -27,17 +27,26 @@ def prepare(
     train_examples: Count | None = None,
     test_examples: Count | None = None,
     split_seed: Whole = 0,
+    unlabelled: Share = 0.0,
 ) -> None:
-    """Write `train.arrow`, `validation.arrow`, `test.arrow` and `dataset.json`.
+    """Write `train`, `validation`, `test` and `unlabelled.arrow`, and `dataset.json`.
 
     Splits are stratified, seeded and disjoint. The official test part, where there is one, is the
     test split and nothing else; otherwise a share of the whole is. Rows lie in a seeded stratified
     order, so that the first n rows of a split are a stratified sample of it, and a smaller subset
     lies within a larger one. The same arguments give the same bytes.
 
+    The split `unlabelled` is what semi-supervised training adds: a share of the training part,
+    whose labels are thrown away, or the extra data of the source, or nothing. What has no label is
+    labelled -1 and lies in a random order, for a stratified one would tell the classes apart; the
+    `example` still names the position in the source, where the truth can be looked up on purpose.
+    `dataset.json` says under `unlabelled_labels` whether the split has labels, and its class
+    counts are those of the labels that it has.
+
     Columns: `example` int64 (position in the source; those of an official test part follow those
-    of the training part), `label` int16, `image` fixed_size_binary (C x H x W uint8), as one
-    uncompressed record batch, so that the file maps to one tensor.
+    of the training part, and those of extra data follow both), `label` int16, `image`
+    fixed_size_binary (C x H x W uint8), as one uncompressed record batch, so that the file maps to
+    one tensor.
 
     Args:
         source: the data set.
@@ -48,10 +57,20 @@ def prepare(
         train_examples: train on so many only.
         test_examples: test on so many only.
         split_seed: of the orders.
+        unlabelled: share of the training part, after the test split, that is stripped of its
+            labels; it does not depend on `train_examples`, and the other splits but that of
+            training do not depend on it. The training split loses its last rows to it: with
+            `train_examples` low enough it is the same with and without.
 
     Raises:
-        ValueError: if a subset is larger than what there is, or a split would be empty.
+        ValueError: if a subset is larger than what there is, a split would be empty, or there is
+            both a share without labels and extra data.
     """
+    if source.extra is not None and unlabelled:
+        raise ValueError(
+            f"{source.name}: unlabelled is {unlabelled:g}, but the data set has extra data of its "
+            "own; set unlabelled to 0, or leave the parameter 'extra' out"
+        )
     order = stratified_order(source.train.labels, split_seed, TRAIN)
     if source.test is None:
         held_out = round(test * len(order))
@@ -61,14 +80,15 @@ def prepare(
         test_part, offset = source.test, len(source.train)
         test_rows = stratified_order(source.test.labels, split_seed, TEST)
     held_out = round(validation * len(order))
-    train_rows, validation_rows = order[held_out:], order[:held_out]
+    stripped = len(order) - round(unlabelled * len(order))
+    train_rows, validation_rows = order[held_out:stripped], order[:held_out]
     train_rows = _first(source.name, "train_examples", train_rows, train_examples)
     test_rows = _first(source.name, "test_examples", test_rows, test_examples)
     for name, rows in (("train", train_rows), ("test", test_rows)):
         if not len(rows):
             raise ValueError(
                 f"{source.name}: the {name} split would be empty (validation {validation}, "
-                f"test {test}); choose other shares"
+                f"test {test}, unlabelled {unlabelled}); choose other shares"
             )
 
     out.mkdir(parents=True, exist_ok=True)
@@ -77,6 +97,7 @@ def prepare(
         "train": (source.train, train_rows, 0),
         "validation": (source.train, validation_rows, 0),
         "test": (test_part, test_rows, offset),
+        "unlabelled": _unlabelled(source, order[stripped:], split_seed),
     }
     for name, (part, rows, first) in splits.items():
         _write(source, part, rows, first, out / f"{name}.arrow")
@@ -87,9 +108,10 @@ def prepare(
         "size": source.size,
         "counts": {name: len(rows) for name, (_, rows, _) in splits.items()},
         "class_counts": {
-            name: np.bincount(part.labels[rows], minlength=len(source.classes)).tolist()
+            name: _class_counts(source, part.labels[rows])
             for name, (part, rows, _) in splits.items()
         },
+        "unlabelled_labels": bool((splits["unlabelled"][0].labels != NO_LABEL).any()),
         "sha256": {f"{name}.arrow": sha256(out / f"{name}.arrow") for name in splits},
         "split": {
             "validation": validation,
@@ -97,6 +119,7 @@ def prepare(
             "train_examples": train_examples,
             "test_examples": test_examples,
             "split_seed": split_seed,
+            "unlabelled": "extra" if source.extra is not None else unlabelled,
         },
         "source_checksums": dict(source.checksums),
         "citation": source.citation,
@@ -105,6 +128,17 @@ def prepare(
     partial = out / f"{DESCRIPTION}.partial"
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, out / DESCRIPTION)
+
+
+def _unlabelled(source: Source, rows: Positions, seed: int) -> tuple[Part, Positions, int]:
+    """What the unlabelled split is made of: a part, the rows of it, and the id of its first."""
+    if source.extra is None:
+        # By position first: the order of the training part tells the classes apart.
+        rows = np.sort(rows)[stratified_order(np.zeros_like(rows), seed, UNLABELLED)]
+        return Part(np.full_like(source.train.labels, NO_LABEL), source.train.read), rows, 0
+    official = len(source.train) + (len(source.test) if source.test is not None else 0)
+    order = stratified_order(source.extra.labels, seed, UNLABELLED)
+    return source.extra, order, official
 
 
 def stratified_order(labels: Labels, seed: int, stream: int = 0) -> Positions:
@@ -166,7 +200,7 @@ def _write(source: Source, part: Part, rows: Positions, offset: int, path: Path)
         pixels = mmap.mmap(scratch.fileno(), 0, access=mmap.ACCESS_READ) if written else b""
     columns = {
         "example": pa.array(rows + offset, pa.int64()),
-        "label": pa.array(_labels(source, part.labels[rows]), pa.int16()),
+        "label": pa.array(_labels(source, part.labels[rows], path.stem), pa.int16()),
         "image": pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(width), len(rows), [None, pa.py_buffer(pixels)]
         ),
@@ -178,11 +212,18 @@ def _write(source: Source, part: Part, rows: Positions, offset: int, path: Path)
     os.replace(partial, path)
 
 
-def _labels(source: Source, labels: Labels) -> npt.NDArray[np.int16]:
+def _labels(source: Source, labels: Labels, split: str) -> npt.NDArray[np.int16]:
     classes = len(source.classes)
-    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
+    none_known = split == "unlabelled" and bool((labels == NO_LABEL).all())
+    if not none_known and len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(
             f"{source.name}: labels run from {labels.min()} to {labels.max()}, "
             f"expected 0 to {classes - 1}; the source files are damaged"
         )
     return labels.astype(np.int16)
+
+
+def _class_counts(source: Source, labels: Labels) -> list[int]:
+    known = labels[labels != NO_LABEL]
+    counts: list[int] = np.bincount(known, minlength=len(source.classes)).tolist()
+    return counts

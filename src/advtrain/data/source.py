@@ -10,16 +10,20 @@ Labels = npt.NDArray[np.int64]
 Images = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
 
+NO_LABEL = -1
+"""What stands for the label of an example of which none is known."""
+
 CHUNK = 256
 """Images in one piece of the stream; bounds the memory that `prepare` needs."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One official part of a data set (training or test).
+    """One part of a data set (training, test or extra).
 
     Args:
-        labels: (N,) class of every example; all of them are known before any image is read.
+        labels: (N,) class of every example, known before any image is read; of extra data it may
+            be `NO_LABEL`, for all examples or for none.
         read: positions (n,) in [0, N) -> the images there, in that order, as pieces of at most
             `CHUNK` images, each (m, C, H, W) uint8.
     """
@@ -44,6 +48,8 @@ class Source:
         test: the official test part; None if the authors published none.
         citation: whom a paper that uses the data cites.
         checksums: file -> checksum, for the record; empty for data that a package carries.
+        extra: data beside those of the authors, for semi-supervised training: found elsewhere or
+            generated, with (pseudo-)labels or without.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Source:
     test: Part | None
     citation: str
     checksums: Mapping[str, str] = field(default_factory=dict)
+    extra: Part | None = None
 
 
 def part_of(images: Images, labels: npt.ArrayLike) -> Part:

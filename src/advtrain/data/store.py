@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 DESCRIPTION = "dataset.json"
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Split:
 
     Args:
         images: (N, C, H, W) uint8.
-        labels: (N,) int64.
+        labels: (N,) int64; -1 where none is known (see `prepare`).
         example: (N,) int64, the position of each example in its source: the id that noise and
             result rows carry.
     """
@@ -78,7 +78,7 @@ def load_split(folder: Path, split: str, *, verify: bool = True) -> Split:
 
     Args:
         folder: where `prepare` wrote.
-        split: `train`, `validation` or `test`.
+        split: `train`, `validation`, `test` or `unlabelled`.
         verify: compare the file with the sha256 in `dataset.json` first (reads all of it).
 
     Returns:

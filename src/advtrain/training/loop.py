@@ -3,19 +3,21 @@
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from advtrain.attacks.ascent import ascend
 from advtrain.attacks.attack import predictions
+from advtrain.attacks.frozen import crafting
 from advtrain.attacks.objectives import cross_entropy
-from advtrain.data.augment import augment
+from advtrain.data.augment import Policy, augment
 from advtrain.data.store import Split
 from advtrain.methods.method import Batch, Method
 from advtrain.noise import Noise
@@ -30,19 +32,33 @@ from advtrain.params.quantities import (
 )
 from advtrain.threat import ThreatModel
 from advtrain.training import randomness
-from advtrain.training.checkpoint import load_resume, save_resume
+from advtrain.training.averaging import Average, Averaging
+from advtrain.training.checkpoint import load_resume, load_weights, save_resume, save_weights
+from advtrain.training.extra_data import extra_rows, shares
+from advtrain.training.precision import Precision, lowered
 from advtrain.training.schedules import Schedule, multiplier
-from advtrain.training.updates import plain
+from advtrain.training.updates import EVALUATIONS, UpdateName, awp, plain
 
 # Streams of random numbers: what is drawn for one purpose must not move what another draws.
-ORDER, AUGMENT, CRAFT, VALIDATE = 1, 2, 3, 4
+ORDER, AUGMENT, CRAFT, VALIDATE, CHECK = 1, 2, 3, 4, 5
+
+# To the noise, another view of an example is another example; ids of data sets stay far below.
+VIEW = 2**40
 
 
 class TrainingData(NamedTuple):
-    """What a run learns from, and what it selects its best epoch by."""
+    """What a run learns from, and what it selects its best epoch by.
+
+    Attributes:
+        train: with its labels.
+        validation: may be empty.
+        extra: unlabelled or generated images with the labels that a teacher gave them; None for
+            none. Their example ids are not those of `train`.
+    """
 
     train: Split
     validation: Split
+    extra: Split | None = None
 
 
 class Trained(NamedTuple):
@@ -52,17 +68,22 @@ class Trained(NamedTuple):
         last: weights after the last epoch (collapsed: after the last finite one), on the CPU.
         best: weights after the best epoch on the validation split, on the CPU.
         best_epoch: its number; 0 if no epoch ended finite.
-        history: one row per finite epoch.
-        status: whether the run finished or its loss left the finite numbers.
-        cause: of a collapse, in words.
+        history: one row per finite epoch; the last one of a stopped run is that of the epoch which
+            made it stop, whose weights are not kept.
+        status: whether the run finished, its loss left the finite numbers, or its method stopped
+            it.
+        cause: of a collapse or a stop, in words.
+        example_values: `example` and `epoch` (M,) int64 and (M,) values for each name that the
+            method keeps per example; empty if it keeps none.
     """
 
     last: dict[str, Tensor]
     best: dict[str, Tensor]
     best_epoch: int
     history: list[dict[str, float]]
-    status: Literal["finished", "collapsed"]
+    status: Literal["finished", "collapsed", "stopped"]
     cause: str
+    example_values: dict[str, Tensor]
 
 
 def train(
@@ -87,8 +108,21 @@ def train(
     milestones: Shares = (0.5, 0.75),
     factor: Share = 0.1,
     peak_share: Share = 0.5,
+    warmup: Share = 0.0,
+    label_smoothing: Share = 0.0,
+    update: UpdateName = "plain",
+    awp_gamma: NonNegative = 0.01,
+    awp_warmup: Whole = 0,
+    averaging: Averaging = "none",
+    ema_decay: Share = 0.995,
+    swa_start: Share = 0.75,
+    extra_fraction: Share = 0.0,
     crop_padding: Whole = 0,
     flip: bool = False,
+    cutout: Whole = 0,
+    policy: Policy = "none",
+    policy_start: Share = 0.0,
+    precision: Precision = "float32",
     validation_steps: Whole = 10,
     validate_every: Count = 1,
 ) -> Trained:
@@ -119,9 +153,25 @@ def train(
         schedule: of the learning rate, per weight step.
         milestones: shares of the weight steps after which `piecewise` drops.
         factor: of each drop.
-        peak_share: share of the weight steps after which `cyclic` peaks.
+        peak_share: share of the weight steps after which `cyclic` and `one_cycle` peak.
+        warmup: share of the weight steps over which the schedule is scaled linearly from 0.
+        label_smoothing: weight of the uniform distribution in what the weights learn (Szegedy et
+            al. 2016, sec. 7); attacks raise the loss of the label alone.
+        update: how the loss becomes a step: `plain`, or `awp` (adversarial weight perturbation).
+        awp_gamma: size of the weight perturbation relative to each layer's norm.
+        awp_warmup: epochs of plain updates before `awp` sets in.
+        averaging: what is validated, kept and attacked: the weights (`none`), their exponential
+            moving average over steps (`ema`) or their average over epochs (`swa`).
+        ema_decay: of the moving average, per weight step.
+        swa_start: share of the training after which epochs are averaged.
+        extra_fraction: share of each minibatch that is drawn from the extra data (Carmon et al.
+            2019); an epoch stays one pass over the labelled data.
         crop_padding: pixels of padding before a random crop to the old size; 0 for none.
         flip: whether to flip images left to right at random.
+        cutout: side in pixels of the square that is blanked; 0 for none.
+        policy: of colours and shapes: `autoaugment` (that for CIFAR-10), `randaugment` or none.
+        policy_start: share of the training after which policy and cutout are applied.
+        precision: of the forward passes in training; weights and validation are float32.
         validation_steps: of the PGD (random start, step epsilon/4) that measures the robust
             accuracy; 0 for none.
         validate_every: epochs between two validations; the last epoch is always validated.
@@ -143,29 +193,42 @@ def train(
         raise ValueError(f"{type(method).__name__} needs a threat model, got none")
     if len(data.train) == 0:
         raise ValueError("the training split is empty; expected 1 example or more")
+    labelled, extra = shares(batch_size, extra_fraction)
+    if extra and not data.extra:
+        raise ValueError(
+            f"extra_fraction is {extra_fraction:g}, but there is no extra data: give the method "
+            "entry a teacher and the data set a share of unlabelled images, or set it to 0"
+        )
     # Without a budget the ball is the image itself, so that every method has the same signature.
     ball = threat or ThreatModel("linf", 0.0)
 
     with randomness.reproducible(seed, device):
         model.to(device)
-        images, labels, examples = data.train.images, data.train.labels, data.train.example
-        images, labels, examples = images.to(device), labels.to(device), examples.to(device)
+        pool = _pool(data, extra > 0).to(device)
+        ids = pool.example[: len(data.train)]
         stepper = _optimizer(
             model, optimizer, momentum, nesterov, weight_decay, weight_decay_on_norm
         )
-        steps_per_epoch = math.ceil(len(examples) / batch_size) * method.replays
+        average = Average(model, averaging, decay=ema_decay, start=swa_start)
+        minibatches = math.ceil(len(ids) / labelled)
         passes_over_data = math.ceil(epochs / method.replays)
+        steps = minibatches * method.replays * passes_over_data
+        classes = _classes(model, pool) if label_smoothing else 0
+        method.start(pool.example)
 
         state = load_resume(workspace, settings)
         if state is None:
             last = _copy(model)
             state = {
                 "history": [],
+                "model": last,
                 "last": last,
                 "best": last,
                 "best_epoch": 0,
                 "best_score": -1.0,
+                "spent": [0.0, 0.0],
                 "optimizer": stepper.state_dict(),
+                "average": average.state_dict(),
                 "method": {},
                 "random": randomness.state(device),
             }
@@ -174,78 +237,130 @@ def train(
         history: list[dict[str, float]] = state["history"]
         last, best = state["last"], state["best"]
         best_epoch, best_score = state["best_epoch"], state["best_score"]
-        model.load_state_dict(last)
+        forward, backward = state["spent"]
+        model.load_state_dict(state["model"])
         stepper.load_state_dict(state["optimizer"])
+        average.load_state_dict(state["average"])
         method.load_state_dict({name: part.to(device) for name, part in state["method"].items()})
         randomness.restore(state["random"], device)
 
+        def ended(status: Literal["finished", "collapsed", "stopped"], cause: str = "") -> Trained:
+            values = _example_values(workspace, len(history)) if method.per_example else {}
+            return Trained(last, best, best_epoch, history, status, cause, values)
+
         for epoch in range(len(history) + 1, passes_over_data + 1):
-            step = (epoch - 1) * steps_per_epoch
-            everyone = Noise(seed, examples).fold_in(ORDER).fold_in(epoch)
-            order = everyone.uniform((1,)).flatten().argsort(stable=True)
+            step = (epoch - 1) * minibatches * method.replays
+            # Adversarial weight perturbation is made for weights that have learned something.
+            update_now: UpdateName = update if epoch > awp_warmup else "plain"
+            take_step = partial(awp, gamma=awp_gamma) if update_now == "awp" else plain
+            order = Noise(seed, ids).fold_in(ORDER).fold_in(epoch).uniform((1,)).flatten()
+            chosen = torch.split(order.argsort(stable=True), labelled)
+            if extra:
+                drawn = extra_rows(pool.example[len(ids) :], seed, epoch, minibatches, extra)
+                chosen = tuple(
+                    torch.cat([own, others + len(ids)])
+                    for own, others in zip(chosen, drawn, strict=True)
+                )
             rates: list[float] = []
             losses: list[Tensor] = []
             parts: dict[str, list[Tensor]] = defaultdict(list)
             correct: list[Tensor] = []
             sizes: list[int] = []
+            first: tuple[Batch, Noise] | None = None
             model.train()
-            for rows in torch.split(order, batch_size):
-                noise = Noise(seed, examples[rows])
-                x = augment(
-                    images[rows],
-                    noise.fold_in(AUGMENT).fold_in(epoch),
-                    crop_padding=crop_padding,
-                    flip=flip,
-                )
-                batch = Batch(x, labels[rows], examples[rows])
-                for _ in range(method.replays):
-                    rate = learning_rate * multiplier(
-                        schedule,
-                        step / (steps_per_epoch * passes_over_data),
-                        milestones=milestones,
-                        factor=factor,
-                        peak_share=peak_share,
+            with lowered(model, device, precision):
+                for rows in chosen:
+                    strong = step >= policy_start * steps
+                    noise = _noise(seed, pool.example[rows], method.views)
+                    x = augment(
+                        pool.images[rows].repeat(method.views, 1, 1, 1),
+                        noise.fold_in(AUGMENT).fold_in(epoch),
+                        crop_padding=crop_padding,
+                        flip=flip,
+                        cutout=cutout if strong else 0,
+                        policy=policy if strong else "none",
                     )
-                    for group in stepper.param_groups:
-                        group["lr"] = rate
-                    rates.append(rate)
-                    x_adv = method.perturb(model, batch, ball, noise.fold_in(CRAFT).fold_in(step))
-                    if method.input_gradient:
-                        x_adv.requires_grad_()
-                    terms = plain(model, stepper, partial(method.loss, model, batch, x_adv))
-                    method.after_step(batch, x_adv.detach(), x_adv.grad, ball)
+                    y = pool.labels[rows].repeat(method.views)
+                    smoothed = _smoothed(y, classes, label_smoothing) if label_smoothing else None
+                    batch = Batch(x, y, pool.example[rows].repeat(method.views), smoothed)
+                    first = first or (batch, noise)
+                    for _ in range(method.replays):
+                        rate = learning_rate * multiplier(
+                            schedule,
+                            step / steps,
+                            milestones=milestones,
+                            factor=factor,
+                            peak_share=peak_share,
+                            warmup=warmup,
+                        )
+                        for group in stepper.param_groups:
+                            group["lr"] = rate
+                        rates.append(rate)
+                        batch = batch._replace(progress=step / steps)
+                        drawn_now = noise.fold_in(CRAFT).fold_in(step)
+                        x_adv = method.perturb(model, batch, ball, drawn_now)
+                        if method.input_gradient:
+                            x_adv.requires_grad_()
+                        loss = partial(method.loss, model, batch, x_adv, ball, drawn_now)
+                        terms = take_step(model, stepper, loss)
+                        method.after_step(batch, x_adv.detach(), x_adv.grad, ball)
+                        step += 1
+                        average.after_step(model, step / steps)
 
-                    # Read once per epoch: reading now would stall the device at every step.
-                    losses.append(terms.total.detach())
-                    for name, part in terms.parts.items():
-                        parts[name].append(part.detach())
-                    correct.append((predictions(terms.logits.detach()) == batch.y).sum())
-                    sizes.append(len(rows))
-                    step += 1
+                        # Read once per epoch: reading now would stall the device at every step.
+                        losses.append(terms.total.detach())
+                        for name, part in terms.parts.items():
+                            parts[name].append(part.detach())
+                        correct.append((predictions(terms.logits.detach()) == batch.y).sum())
+                        sizes.append(len(x))
+                        cost, evaluated = method.cost(), EVALUATIONS[update_now]
+                        forward += len(x) * (cost.crafting.forward + evaluated * cost.loss.forward)
+                        backward += len(x) * (
+                            cost.crafting.backward + evaluated * cost.loss.backward
+                        )
 
             cause = _cause_of_collapse(torch.stack(losses).cpu(), rates, model, epoch)
             if cause:
                 model.load_state_dict(last)
-                return Trained(last, best, best_epoch, history, "collapsed", cause)
+                return ended("collapsed", cause)
 
-            examples_seen = epoch * len(examples) * method.replays
-            cost = method.passes()
+            average.after_epoch(model, step / steps, partial(_clean, pool, len(ids), batch_size))
             row: dict[str, float] = {
                 "epoch": epoch,
                 "learning_rate": rates[-1],
                 "loss": _mean(losses, sizes),
                 **{f"loss_{name}": _mean(part, sizes) for name, part in parts.items()},
                 "train_accuracy": int(torch.stack(correct).sum()) / sum(sizes),
-                "examples_seen": examples_seen,
-                "forward_passes": round(cost.forward * examples_seen),
-                "backward_passes": round(cost.backward * examples_seen),
+                **method.measures(),
+                "examples_seen": epoch * sum(sizes) // method.views,
+                "forward_passes": round(forward),
+                "backward_passes": round(backward),
             }
             if epoch % validate_every == 0 or epoch == passes_over_data:
                 row |= _validate(
-                    model, data.validation, threat, seed, device, validation_steps, batch_size
+                    average.model,
+                    data.validation,
+                    threat,
+                    seed,
+                    device,
+                    validation_steps,
+                    batch_size,
                 )
+            if method.per_example:
+                save_weights(_values_of(workspace, epoch), method.example_values())
             history.append(row)
-            last = _copy(model)
+            if first is not None:
+                batch, noise = first
+                cause = method.after_epoch(
+                    model, batch, row, ball, noise.fold_in(CHECK).fold_in(epoch)
+                )
+            if cause:
+                on_epoch(dict(row))
+                model.load_state_dict(last)
+                return ended("stopped", f"{cause}; the weights kept are those before that epoch")
+
+            current = _copy(model)
+            last = _copy(average.model) if averaging != "none" else current
             # Without a validation split, the last epoch is the best that is known.
             score = row.get("validation_robust_accuracy", row.get("validation_clean_accuracy"))
             if score is None and len(data.validation) == 0:
@@ -258,17 +373,68 @@ def train(
                 settings,
                 {
                     "history": history,
+                    "model": current,
                     "last": last,
                     "best": best,
                     "best_epoch": best_epoch,
                     "best_score": best_score,
+                    "spent": [forward, backward],
                     "optimizer": stepper.state_dict(),
+                    "average": average.state_dict(),
                     "method": method.state_dict(),
                     "random": randomness.state(device),
                 },
             )
             on_epoch(dict(row))
-    return Trained(last, best, best_epoch, history, "finished", "")
+        model.load_state_dict(last)
+        return ended("finished")
+
+
+def _pool(data: TrainingData, with_extra: bool) -> Split:
+    """The labelled examples, and after them the extra ones: one tensor to draw rows from."""
+    if data.extra is None or not with_extra:
+        return data.train
+    parts = (data.train, data.extra)
+    return Split(
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        torch.cat([part.example for part in parts]),
+    )
+
+
+def _classes(model: nn.Module, pool: Split) -> int:
+    """How many logits the network has."""
+    with torch.no_grad(), crafting(model):
+        return int(model(pool.images[:1].float().div(255)).shape[1])
+
+
+def _noise(seed: int, examples: Tensor, views: int) -> Noise:
+    """Random numbers of the rows of a minibatch: those of its examples, view after view."""
+    return Noise(seed, torch.cat([examples + view * VIEW for view in range(views)]))
+
+
+def _smoothed(y: Tensor, classes: int, smoothing: float) -> Tensor:
+    """(N, K) probabilities: the label's, with a share of the uniform distribution."""
+    return F.one_hot(y, classes).float().mul_(1 - smoothing).add_(smoothing / classes)
+
+
+def _clean(pool: Split, count: int, batch_size: int) -> Iterator[Tensor]:
+    """The labelled training images as they are, batch by batch."""
+    for images in torch.split(pool.images[:count], batch_size):
+        yield images.float().div_(255)
+
+
+def _values_of(workspace: Path, epoch: int) -> Path:
+    return workspace / "examples" / f"{epoch}.safetensors"
+
+
+def _example_values(workspace: Path, epochs: int) -> dict[str, Tensor]:
+    """What the method kept per example, epoch below epoch."""
+    found = [load_weights(_values_of(workspace, epoch)) for epoch in range(1, epochs + 1)]
+    for epoch, values in enumerate(found, start=1):
+        values["epoch"] = torch.full_like(values["example"], epoch)
+    names = found[0] if found else ()
+    return {name: torch.cat([values[name] for values in found]) for name in names}
 
 
 def _validate(
@@ -344,7 +510,7 @@ def _settings(arguments: dict[str, Any]) -> dict[str, str]:
     apart = ("model", "data", "workspace", "on_epoch", "device")
     shapes = {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
     content = hashlib.sha256()
-    for split in data:
+    for split in (data.train, data.validation, *([data.extra] if data.extra else [])):
         for part in (split.example, split.labels):
             content.update(part.cpu().numpy().tobytes())
     return {name: repr(value) for name, value in arguments.items() if name not in apart} | {
