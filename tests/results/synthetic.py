@@ -3,6 +3,8 @@
 20 examples of 4 classes. In every evaluation the first few examples are wrong: as many as the
 tables below say. The CW attack errs on one fewer of them and on example 19, so that the worst case
 is one example worse than PGD.
+
+`write_rich_tree` adds the weights of the best epoch and certificates of one method at one budget.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from advtrain.results.certified import write_certified
 from advtrain.results.collect import CellRecord, read_cell
 from advtrain.results.history import write_history
 from advtrain.results.outcomes import write_outcomes
@@ -65,6 +68,13 @@ WRONG = {
     },
 }
 
+# The best weights of pgd_at at 0.1: attack: (seed 0, seed 1)
+RICH = ("pgd_at", 0.1)
+WRONG_BEST = {"fgsm": (1, 3), "pgd_20": (2, 4), "cw_20": (2, 4)}
+# The examples that ibp verifies; the last weights withstand all attacks on them.
+VERIFIED = (range(12, 19), range(13, 19))
+CERTIFICATES = ("ibp-linf-0.1", "smoothing_025-l2")
+
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
@@ -98,6 +108,10 @@ def study_info(**changes: object) -> dict[str, object]:
         "curve_attack": "pgd_20",
         "attacks": list(ATTACKS),
         "methods": list(METHODS),
+        "method_modules": {method: method for method in METHODS},
+        "method_updates": dict.fromkeys(METHODS, "plain"),
+        "method_upstream": {method: {"teacher": None, "start": None} for method in METHODS},
+        "certificates": [],
         "failures": [],
         **changes,
     }
@@ -116,6 +130,30 @@ def read_records(root: Path, study: str = STUDY) -> list[CellRecord]:
         read_cell(root, study, cell, evaluations(method, epsilon))
         for cell, method, epsilon, _ in cells()
     ]
+
+
+def write_rich_tree(root: Path, study: str = STUDY) -> None:
+    """Write the whole study, with the best weights and the certificates of one method."""
+    write_tree(root, study)
+    method, epsilon = RICH
+    for seed in SEEDS:
+        cell = cell_name(method, epsilon, seed)
+        for attack in ATTACKS:
+            name = f"{attack}-linf-{epsilon}-best"
+            write_evaluation(root, study, cell, name, method, epsilon, seed, "best")
+        for name in CERTIFICATES:
+            write_certificate(root, study, cell, name, method, seed)
+
+
+def read_rich_records(root: Path, study: str = STUDY) -> list[CellRecord]:
+    records = []
+    for cell, method, epsilon, _ in cells():
+        names, certificates = evaluations(method, epsilon), ()
+        if (method, epsilon) == RICH:
+            names += [f"{attack}-linf-{epsilon}-best" for attack in ATTACKS]
+            certificates = CERTIFICATES
+        records.append(read_cell(root, study, cell, names, certificates))
+    return records
 
 
 def write_training(
@@ -185,6 +223,8 @@ def write_evaluation(
     folder = root / "results" / "attack" / study / cell / name
     attack, _, budget = name.removesuffix("-best").split("-")
     wrong = WRONG[method, epsilon][float(budget)][attack][seed]
+    if weights == "best" and (method, epsilon) == RICH:
+        wrong = WRONG_BEST[attack][seed]
     label = np.arange(EXAMPLES) % CLASSES
     clean = np.where(np.arange(EXAMPLES) < CLEAN_WRONG[method][seed], (label + 1) % CLASSES, label)
     fooled = np.arange(EXAMPLES) < wrong
@@ -231,6 +271,70 @@ def write_evaluation(
         },
         "code": {},
         "code_digest": digest("attack code")[:16],
+        "inputs": {},
+        "outputs": {},
+        "volatile": [],
+        "environment": {},
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def write_certificate(root: Path, study: str, cell: str, name: str, method: str, seed: int) -> None:
+    """Write ibp, which verifies `VERIFIED`, or smoothing, whose radius is 0.05 times the place.
+
+    Smoothing errs on the first example and abstains on the second.
+    """
+    folder = root / "results" / "certify" / study / cell / name
+    certificate, norm, *budget = name.split("-")
+    place = np.arange(EXAMPLES)
+    label = place % CLASSES
+    wrong = (label + 1) % CLASSES
+    if certificate == "ibp":
+        prediction = np.where(place < CLEAN_WRONG[method][seed], wrong, label)
+        radius = np.where(np.isin(place, VERIFIED[seed]), float(budget[0]), 0.0)
+    else:
+        prediction = np.where(place == 0, wrong, np.where(place == 1, -1, label))
+        radius = np.where(place == 1, 0.0, np.round(0.05 * place, 2))
+    epsilon = float(budget[0]) if budget else None
+    key = digest(f"certify {cell} {name}")[:16]
+    columns: dict[str, np.ndarray | str | float | None] = {
+        "cell": cell,
+        "certificate": name,
+        "norm": norm,
+        "epsilon": epsilon,
+        "example": place + 1000,
+        "label": label,
+        "prediction": prediction,
+        "radius": radius,
+        "forward": np.full(EXAMPLES, 2),
+        "backward": np.full(EXAMPLES, 0),
+    }
+    stamps = {
+        "cell_key": digest(f"train {cell}")[:16],
+        "attack_key": key,
+        "data": digest("blobs")[:16],
+        "checkpoint": digest(f"last {cell}"),
+        "code": digest("certify code")[:16],
+        "protocol": f"{name} of the last weights",
+        "study": study,
+    }
+    write_certified(folder / "certified.parquet", columns, stamps)
+    write_json(folder / "timing.json", {"seconds": 0.25, "device": "cpu"})
+    manifest = {
+        "stage": "certify",
+        "name": f"{study}/{cell}/{name}",
+        "key": key,
+        "params": {
+            "cell": cell,
+            "evaluation": name,
+            "certificate": {"name": certificate, "module": certificate, "parameters": {}},
+            "threat": {"norm": norm, "epsilon": epsilon},
+            "weights": "last",
+            "examples": None,
+            "seed": seed,
+        },
+        "code": {},
+        "code_digest": digest("certify code")[:16],
         "inputs": {},
         "outputs": {},
         "volatile": [],

@@ -101,7 +101,8 @@ def test_the_order_of_the_cells_does_not_matter(
     first = write_collected(collected, tmp_path / "a")
     second = write_collected(collect(STUDY, backwards), tmp_path / "b")
     assert [path.name for path in first] == [
-        *("outcomes.parquet", "cells.parquet", "histories.parquet", "costs.parquet")
+        *("outcomes.parquet", "cells.parquet", "histories.parquet", "costs.parquet"),
+        "certified.parquet",
     ]
     for ours, theirs in zip(first, second, strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
@@ -120,6 +121,7 @@ def test_what_was_written_is_read(tmp_path: Path, collected: Collected) -> None:
 def test_a_study_without_cells_has_empty_tables() -> None:
     found = collect(STUDY, [])
     assert (found.outcomes.num_rows, found.cells.num_rows, found.costs.num_rows) == (0, 0, 0)
+    assert found.certified.num_rows == 0
 
 
 def test_both_weights_of_a_cell_stand_beside_one_another(tmp_path: Path) -> None:
@@ -150,11 +152,11 @@ def stamped(record: CellRecord, name: str, value: str) -> CellRecord:
 def rows_changed(record: CellRecord, name: str, change: Callable[[Any], Any]) -> CellRecord:
     """Change a column of the cell's last evaluation."""
     *others, last = record.evaluations
-    column = last.outcomes.schema.get_field_index(name)
-    field = last.outcomes.schema.field(name)
-    values = pa.array(change(last.outcomes[name].to_numpy())).cast(field.type)
-    outcomes = last.outcomes.set_column(column, field, values)
-    return replace(record, evaluations=(*others, replace(last, outcomes=outcomes)))
+    column = last.rows.schema.get_field_index(name)
+    field = last.rows.schema.field(name)
+    values = pa.array(change(last.rows[name].to_numpy())).cast(field.type)
+    rows = last.rows.set_column(column, field, values)
+    return replace(record, evaluations=(*others, replace(last, rows=rows)))
 
 
 @pytest.fixture
@@ -198,7 +200,7 @@ def test_evaluations_that_saw_other_examples_are_refused(
 
 def test_evaluations_over_fewer_examples_are_refused(cell: CellRecord) -> None:
     *others, last = cell.evaluations
-    short = replace(last, outcomes=last.outcomes.slice(0, 19))
+    short = replace(last, rows=last.rows.slice(0, 19))
     with pytest.raises(MixedStampsError, match=r"differ in example \(19 rows against 20\)"):
         collect(STUDY, [replace(cell, evaluations=(*others, short))])
 
@@ -256,3 +258,104 @@ def test_the_stamps_are_in_the_schema_under_their_prefix(tree: Path) -> None:
     path = tree / "results" / "attack" / STUDY / CELL / ATTACK / "outcomes.parquet"
     metadata = read_outcomes(path).schema.metadata
     assert metadata[f"{PREFIX}protocol".encode()] == b"pgd_20 at 0.1"
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> list[CellRecord]:
+    root = tmp_path_factory.mktemp("rich")
+    synthetic.write_rich_tree(root)
+    return synthetic.read_rich_records(root)
+
+
+@pytest.fixture
+def certified_cell(rich: list[CellRecord]) -> CellRecord:
+    return next(record for record in rich if record.cell == CELL)
+
+
+def certificate_changed(record: CellRecord, place: int, **changes: Any) -> CellRecord:
+    certificates = list(record.certificates)
+    certificates[place] = replace(certificates[place], **changes)
+    return replace(record, certificates=tuple(certificates))
+
+
+def test_every_certified_row_is_there_with_its_cost_and_its_origin(rich: list[CellRecord]) -> None:
+    found = collect(STUDY, rich)
+    rows = found.certified.to_pylist()
+    assert len(rows) == 2 * 2 * synthetic.EXAMPLES
+    assert [row["certificate"] for row in rows[::20]] == [*synthetic.CERTIFICATES] * 2
+    assert {row["cell"] for row in rows} == {"pgd_at-linf-0.1-s0", "pgd_at-linf-0.1-s1"}
+    assert rows[12] == {
+        "cell": CELL,
+        "certificate": "ibp-linf-0.1",
+        "norm": "linf",
+        "epsilon": 0.1,
+        "example": 1012,
+        "label": 0,
+        "prediction": 0,
+        "radius": 0.1,
+        "forward": 2,
+        "backward": 0,
+    }
+    assert (rows[25]["epsilon"], rows[25]["radius"], rows[21]["prediction"]) == (None, 0.25, -1)
+    costs = [row for row in found.costs.to_pylist() if row["stage"] == "certify"]
+    assert [(row["cell"], row["evaluation"], row["seconds"]) for row in costs] == [
+        (f"pgd_at-linf-0.1-s{seed}", name, 0.25)
+        for seed in (0, 1)
+        for name in synthetic.CERTIFICATES
+    ]
+    (cell,) = (row for row in found.cells.to_pylist() if row["cell"] == CELL)
+    described = json.loads(cell["evaluations"])["smoothing_025-l2"]
+    assert described["weights"] == "last"
+    assert described["key"] == digest(f"certify {CELL} smoothing_025-l2")[:16]
+    assert cell["checkpoint_hash"] == digest(f"last {CELL}")
+
+
+def test_certified_rows_are_the_same_bytes_in_any_order_and_are_read_again(
+    tmp_path: Path, rich: list[CellRecord]
+) -> None:
+    backwards = [
+        replace(one, certificates=tuple(reversed(one.certificates))) for one in reversed(rich)
+    ]
+    for records, folder in ((rich, tmp_path / "a"), (backwards, tmp_path / "b")):
+        write_collected(collect(STUDY, records), folder)
+    ours, theirs = (tmp_path / name / "certified.parquet" for name in ("a", "b"))
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert read_collected(tmp_path / "a").certified.num_rows == 80
+    write_table(ours, pa.table({"cell": ["a"]}))
+    with pytest.raises(DamagedFileError, match=r"certified.parquet: expected the columns cell, "):
+        read_collected(tmp_path / "a")
+
+
+@pytest.mark.parametrize("stamp", ["cell_key", "attack_key", "data", "checkpoint"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_certified_rows_of_something_else_are_refused(
+    certified_cell: CellRecord, stamp: str, place: int
+) -> None:
+    stamps = {**certified_cell.certificates[place].stamps, stamp: "another"}
+    with pytest.raises(MixedStampsError) as caught:
+        collect(STUDY, [certificate_changed(certified_cell, place, stamps=stamps)])
+    (line,) = str(caught.value).splitlines()
+    name = synthetic.CERTIFICATES[place]
+    assert line.startswith(f"fake/{CELL}: {name} carries the {stamp} stamp another, expected ")
+
+
+def test_certified_rows_of_another_budget_or_with_other_labels_are_refused(
+    certified_cell: CellRecord,
+) -> None:
+    rows = certified_cell.certificates[0].rows
+    column = rows.schema.get_field_index("epsilon")
+    other = rows.set_column(column, rows.schema.field(column), pa.array(np.full(20, 0.4)))
+    with pytest.raises(MixedStampsError, match=r"the column epsilon of ibp.* holds \[0.4\]"):
+        collect(STUDY, [certificate_changed(certified_cell, 0, rows=other)])
+    column = rows.schema.get_field_index("label")
+    labels = pa.array(np.roll(rows["label"].to_numpy(), 1), pa.int16())
+    other = rows.set_column(column, rows.schema.field(column), labels)
+    with pytest.raises(MixedStampsError, match=r"ibp-linf-0.1 and .* differ in label \(20 rows\)"):
+        collect(STUDY, [certificate_changed(certified_cell, 0, rows=other)])
+
+
+def test_a_certificate_given_twice_is_refused(certified_cell: CellRecord) -> None:
+    one = certified_cell.certificates[0]
+    doubled = replace(certified_cell, certificates=(one, one))
+    with pytest.raises(MixedStampsError, match="the evaluation ibp-linf-0.1 is given twice"):
+        collect(STUDY, [doubled])

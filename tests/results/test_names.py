@@ -35,13 +35,15 @@ def test_another_text_is_refused_as_a_cell(name: str) -> None:
         ("pgd_20-linf-8_255-best", EvaluationName("pgd_20", "linf", 8 / 255, "best")),
         ("cw-l2-0", EvaluationName("cw", "l2", 0.0, "last")),
         ("pgd-linf-1e-05", EvaluationName("pgd", "linf", 1e-05, "last")),
+        ("smoothing_025-l2", EvaluationName("smoothing_025", "l2", None, "last")),
+        ("ibp-linf-8_255", EvaluationName("ibp", "linf", 8 / 255, "last")),
     ],
 )
 def test_an_evaluation_name_is_read_into_its_parts(name: str, expected: EvaluationName) -> None:
     assert parse_evaluation(name) == expected
 
 
-@pytest.mark.parametrize("name", ["pgd_20", "pgd_20-0.2", "pgd_20-linf-", "pgd_20-linf-x"])
+@pytest.mark.parametrize("name", ["pgd_20", "pgd_20-0.2", "pgd_20-linf-", "pgd_20-linf-x", "-l2"])
 def test_another_text_is_refused_as_an_evaluation(name: str) -> None:
     with pytest.raises(ValueError, match="neither a number nor|is not the name of an evaluation"):
         parse_evaluation(name)

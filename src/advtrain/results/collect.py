@@ -6,7 +6,7 @@ looking wrong; so nothing is collected until every file's stamps agree with the 
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from advtrain.results.certified import read_certified
 from advtrain.results.files import DamagedFileError, read_table, write_table
 from advtrain.results.history import Row, history_table, read_history
 from advtrain.results.names import parse_cell
 from advtrain.results.outcomes import read_outcomes, table_stamps
-from advtrain.results.schema import CELLS, COSTS, OUTCOMES
+from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES
 
 AGREE = ("example", "label", "clean_prediction")
-TABLES = ("outcomes", "cells", "histories", "costs")
+TABLES = ("outcomes", "cells", "histories", "costs", "certified")
 
 
 class MixedStampsError(ValueError):
@@ -30,14 +31,14 @@ class MixedStampsError(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One attack on one cell, as found on disk.
+    """One attack or certificate on one cell, as found on disk.
 
     Attributes:
-        name: the evaluation, `pgd_20-linf-0.2`.
+        name: the evaluation, `pgd_20-linf-0.2` or `smoothing_025-l2`.
         folder: where it lies.
         manifest: what was computed from what.
         timing: the measured times; empty where the volatile file is gone.
-        outcomes: the rows, with the stamps in the schema's metadata.
+        rows: one per example, with the stamps in the schema's metadata.
         stamps: the same stamps.
     """
 
@@ -45,13 +46,13 @@ class Evaluation:
     folder: Path
     manifest: Mapping[str, Any]
     timing: Mapping[str, Any]
-    outcomes: pa.Table
+    rows: pa.Table
     stamps: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class CellRecord:
-    """One trained cell and its evaluations, as found on disk.
+    """One trained cell and what was evaluated on it, as found on disk.
 
     Attributes:
         study: the study's name.
@@ -62,6 +63,7 @@ class CellRecord:
         history: one row per epoch.
         timing: the measured times; empty where the volatile file is gone.
         evaluations: the attacks on it.
+        certificates: the certificates on it.
     """
 
     study: str
@@ -72,6 +74,7 @@ class CellRecord:
     history: Sequence[Row]
     timing: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
+    certificates: tuple[Evaluation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,16 +85,24 @@ class Collected:
     cells: pa.Table
     histories: pa.Table
     costs: pa.Table
+    certified: pa.Table
 
 
-def read_cell(root: Path, study: str, cell: str, evaluations: Iterable[str]) -> CellRecord:
+def read_cell(
+    root: Path,
+    study: str,
+    cell: str,
+    evaluations: Iterable[str],
+    certificates: Iterable[str] = (),
+) -> CellRecord:
     """Read a cell's files.
 
     Args:
         root: the repository's top folder.
         study: the study's name.
         cell: the cell's name.
-        evaluations: the names of the evaluations to read.
+        evaluations: the names of the attacks' evaluations to read.
+        certificates: the names of the certificates' evaluations to read.
 
     Raises:
         FileNotFoundError: if one is not there.
@@ -107,8 +118,16 @@ def read_cell(root: Path, study: str, cell: str, evaluations: Iterable[str]) -> 
         history=read_history(folder / "history.parquet"),
         timing=_read_timing(folder),
         evaluations=tuple(
-            _read_evaluation(root / "results" / "attack" / study / cell / name)
+            _read_evaluation(
+                root / "results" / "attack" / study / cell / name, "outcomes", read_outcomes
+            )
             for name in evaluations
+        ),
+        certificates=tuple(
+            _read_evaluation(
+                root / "results" / "certify" / study / cell / name, "certified", read_certified
+            )
+            for name in certificates
         ),
     )
 
@@ -126,9 +145,10 @@ def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None =
         The tables, whose rows do not depend on the order of `cells`.
 
     Raises:
-        MixedStampsError: if the evaluations of a cell were made with other weights, other data or
-            another training than its manifest says, two cells stand on different data, or a cell
-            or an evaluation comes twice; one line for each, naming the cells and what differs.
+        MixedStampsError: if the attacks or certificates of a cell were made with other weights,
+            other data or another training than its manifest says, two cells stand on different
+            data, or a cell or an evaluation comes twice; one line for each, naming the cells and
+            what differs.
     """
     records = sorted(cells, key=lambda record: record.cell)
     problems = [*_duplicates(records), *_data_problems(records)]
@@ -136,18 +156,14 @@ def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None =
         problems += _cell_problems(study, record)
     if problems:
         raise MixedStampsError("\n".join(problems))
-    outcomes = [
-        evaluation.outcomes.replace_schema_metadata(None)
-        for record in records
-        for evaluation in sorted(record.evaluations, key=lambda found: found.name)
-    ]
     return Collected(
-        outcomes=_one_dictionary(pa.concat_tables([OUTCOMES.empty_table(), *outcomes])),
+        outcomes=_stacked(OUTCOMES, [record.evaluations for record in records]),
         cells=pa.Table.from_pylist(
             [_cell_row(record, experiment or study) for record in records], CELLS
         ),
         histories=_histories(records),
         costs=pa.Table.from_pylist([row for r in records for row in _cost_rows(r)], COSTS),
+        certified=_stacked(CERTIFIED, [record.certificates for record in records]),
     )
 
 
@@ -167,7 +183,8 @@ def read_collected(folder: Path) -> Collected:
         DamagedFileError: if one is damaged or holds other columns.
     """
     found = {name: read_table(folder / f"{name}.parquet") for name in TABLES}
-    for name, schema in (("outcomes", OUTCOMES), ("cells", CELLS), ("costs", COSTS)):
+    schemas = {"outcomes": OUTCOMES, "cells": CELLS, "costs": COSTS, "certified": CERTIFIED}
+    for name, schema in schemas.items():
         if not found[name].schema.equals(schema):
             raise DamagedFileError(
                 f"{folder / name}.parquet: expected the columns {', '.join(schema.names)}, "
@@ -198,16 +215,16 @@ def _read_timing(folder: Path) -> dict[str, Any]:
     return _read_json(path) if path.exists() else {}
 
 
-def _read_evaluation(folder: Path) -> Evaluation:
-    path = folder / "outcomes.parquet"
-    outcomes = read_outcomes(path)
+def _read_evaluation(folder: Path, kind: str, read: Callable[[Path], pa.Table]) -> Evaluation:
+    path = folder / f"{kind}.parquet"
+    rows = read(path)
     return Evaluation(
         name=folder.name,
         folder=folder,
         manifest=_read_json(folder / "manifest.json"),
         timing=_read_timing(folder),
-        outcomes=outcomes,
-        stamps=table_stamps(outcomes, path),
+        rows=rows,
+        stamps=table_stamps(rows, path),
     )
 
 
@@ -220,7 +237,7 @@ def _duplicates(records: Sequence[CellRecord]) -> list[str]:
                 f"its rows would count twice; give it once"
             )
     for record in records:
-        names = [evaluation.name for evaluation in record.evaluations]
+        names = [one.name for one in (*record.evaluations, *record.certificates)]
         problems += [
             f"{record.study}/{record.cell}: the evaluation {name} is given twice; "
             f"its rows would count twice; give it once"
@@ -247,11 +264,13 @@ def _cell_problems(study: str, record: CellRecord) -> list[str]:
     problems = []
     if record.study != study:
         problems.append(f"{place}: is a cell of the study {record.study}, expected {study}")
-    for evaluation in record.evaluations:
+    attacks = [("attack", one) for one in record.evaluations]
+    certificates = [("certificate", one) for one in record.certificates]
+    for kind, evaluation in (*attacks, *certificates):
         weights = _weights(evaluation)
         expected = {
             "cell_key": (str(record.manifest["key"]), "the manifest of the training"),
-            "attack_key": (str(evaluation.manifest["key"]), "the manifest of the attack"),
+            "attack_key": (str(evaluation.manifest["key"]), "the manifest of the evaluation"),
             "data": (_data(record), "the manifest of the training"),
             "checkpoint": (
                 _checkpoint(record, weights),
@@ -265,21 +284,23 @@ def _cell_problems(study: str, record: CellRecord) -> list[str]:
             for name, (text, source) in expected.items()
             if evaluation.stamps[name] != text
         ]
-        problems += _column_problems(place, record, evaluation)
-    return problems + _disagreements(place, record)
+        problems += _column_problems(place, record, evaluation, kind)
+    return problems + _disagreements(place, record) + _label_problems(place, record)
 
 
-def _column_problems(place: str, record: CellRecord, evaluation: Evaluation) -> list[str]:
+def _column_problems(
+    place: str, record: CellRecord, evaluation: Evaluation, kind: str
+) -> list[str]:
     problems = []
     threat = evaluation.manifest["params"]["threat"]
     expected = {
         "cell": record.cell,
-        "attack": evaluation.name,
+        kind: evaluation.name,
         "norm": threat["norm"],
         "epsilon": threat["epsilon"],
     }
     for name, value in expected.items():
-        found = evaluation.outcomes[name].unique().to_pylist()
+        found = evaluation.rows[name].unique().to_pylist()
         if found != [value]:
             problems.append(
                 f"{place}: the column {name} of {evaluation.name} holds {found}, "
@@ -295,7 +316,7 @@ def _disagreements(place: str, record: CellRecord) -> list[str]:
     for evaluation in record.evaluations:
         reference = first.setdefault(_weights(evaluation), evaluation)
         for name in AGREE:
-            ours, theirs = (found.outcomes[name].to_numpy() for found in (evaluation, reference))
+            ours, theirs = (found.rows[name].to_numpy() for found in (evaluation, reference))
             if not np.array_equal(ours, theirs):
                 rows = (
                     f"{np.count_nonzero(ours != theirs)} of {len(ours)} rows"
@@ -308,6 +329,29 @@ def _disagreements(place: str, record: CellRecord) -> list[str]:
                     f"delete one of the two and run snakemake again"
                 )
                 break
+    return problems
+
+
+def _label_problems(place: str, record: CellRecord) -> list[str]:
+    """Compare the labels of the certified examples with those of the attacked ones."""
+    if not record.evaluations:
+        return []
+    attacked = record.evaluations[0]
+    labels = dict(
+        zip(*(attacked.rows[name].to_pylist() for name in ("example", "label")), strict=True)
+    )
+    problems = []
+    for one in record.certificates:
+        columns = (one.rows[name].to_pylist() for name in ("example", "label"))
+        others = sum(
+            labels.get(example, label) != label for example, label in zip(*columns, strict=True)
+        )
+        if others:
+            problems.append(
+                f"{place}: {one.name} and {attacked.name} differ in label ({others} rows); "
+                f"a cell is evaluated on one test split: "
+                f"delete one of the two and run snakemake again"
+            )
     return problems
 
 
@@ -332,7 +376,8 @@ def _cell_row(record: CellRecord, experiment: str) -> dict[str, Any]:
     params = manifest["params"]
     threat = params["threat"] or {}
     name = parse_cell(record.cell)
-    used = {_weights(evaluation) for evaluation in record.evaluations}
+    evaluated = (*record.evaluations, *record.certificates)
+    used = {_weights(evaluation) for evaluation in evaluated}
     return {
         "cell": record.cell,
         "label": name.label,
@@ -356,7 +401,7 @@ def _cell_row(record: CellRecord, experiment: str) -> dict[str, Any]:
         "mlflow_experiment": experiment,
         "mlflow_run_name": record.cell,
         "upstream": _json(manifest["inputs"]),
-        "evaluations": _json({e.name: _evaluation_row(e) for e in record.evaluations}),
+        "evaluations": _json({one.name: _evaluation_row(one) for one in evaluated}),
     }
 
 
@@ -373,10 +418,8 @@ def _evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
 
 def _cost_rows(record: CellRecord) -> list[dict[str, Any]]:
     measured: list[tuple[str, str | None, Mapping[str, Any]]] = [("train", None, record.timing)]
-    measured += [
-        ("attack", evaluation.name, evaluation.timing)
-        for evaluation in sorted(record.evaluations, key=lambda found: found.name)
-    ]
+    for stage, found in (("attack", record.evaluations), ("certify", record.certificates)):
+        measured += [(stage, one.name, one.timing) for one in _by_name(found)]
     return [
         {
             "cell": record.cell,
@@ -398,6 +441,16 @@ def _histories(records: Sequence[CellRecord]) -> pa.Table:
         table = table.select(["epoch", *metrics])
     cells = [record.cell for record in records for _ in record.history]
     return table.add_column(0, "cell", pa.array(cells, pa.string()))
+
+
+def _by_name(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    return sorted(evaluations, key=lambda found: found.name)
+
+
+def _stacked(schema: pa.Schema, evaluations: Iterable[Iterable[Evaluation]]) -> pa.Table:
+    """Put the rows of all cells below one another, those of a cell by the evaluation's name."""
+    rows = [one.rows.replace_schema_metadata(None) for of in evaluations for one in _by_name(of)]
+    return _one_dictionary(pa.concat_tables([schema.empty_table(), *rows]))
 
 
 def _one_dictionary(table: pa.Table) -> pa.Table:

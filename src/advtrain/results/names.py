@@ -9,7 +9,8 @@ CELL = re.compile(
     r"(?P<label>[^-]+)(?:-(?P<norm>linf|l2|l1)-(?P<epsilon>.+))?-s(?P<seed>\d+)", re.ASCII
 )
 EVALUATION = re.compile(
-    r"(?P<attack>[^-]+)-(?P<norm>linf|l2|l1)-(?P<epsilon>.+?)(?:-(?P<weights>last|best))?"
+    r"(?P<attack>[^-]+)-(?P<norm>linf|l2|l1)"
+    r"(?:-(?P<epsilon>[\d.].*?))?(?:-(?P<weights>last|best))?"
 )
 
 
@@ -25,11 +26,15 @@ class CellName:
 
 @dataclass(frozen=True)
 class EvaluationName:
-    """The parts of `pgd_20-linf-8_255`, or of `pgd_20-linf-8_255-best`."""
+    """The parts of `pgd_20-linf-8_255`, or of `pgd_20-linf-8_255-best`.
+
+    `attack` is the name of a certificate where one was computed. One that finds a radius for each
+    example has no budget: `smoothing_025-l2`.
+    """
 
     attack: str
     norm: str
-    epsilon: float
+    epsilon: float | None
     weights: str
 
 
@@ -59,16 +64,20 @@ def parse_evaluation(name: str) -> EvaluationName:
     """Read an evaluation's name.
 
     Args:
-        name: such as `pgd_20-linf-8_255`; an ending `-best` tells of the best weights, none of the
-            last.
+        name: such as `pgd_20-linf-8_255`, or `smoothing_025-l2` without a budget; an ending
+            `-best` tells of the best weights, none of the last.
 
     Raises:
         ValueError: if it is not an evaluation's name.
     """
     if found := EVALUATION.fullmatch(name):
-        epsilon = fraction(found["epsilon"].replace("_", "/"))
-        weights = found["weights"] or "last"
-        return EvaluationName(found["attack"], found["norm"], epsilon, weights)
+        epsilon = found["epsilon"]
+        return EvaluationName(
+            attack=found["attack"],
+            norm=found["norm"],
+            epsilon=None if epsilon is None else fraction(epsilon.replace("_", "/")),
+            weights=found["weights"] or "last",
+        )
     raise ValueError(
         f"{name!r} is not the name of an evaluation; expected one such as pgd_20-linf-8_255"
     )

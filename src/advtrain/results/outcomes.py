@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from advtrain.results.files import DamagedFileError, read_table, write_table
 from advtrain.results.schema import OUTCOMES, PREFIX, STAMPS
 
-CONSTANT = ("cell", "attack", "norm", "epsilon")
+Value = NDArray[np.generic] | str | float | None
+"""A column: (N,) values, or the one that all rows have; null only where its field allows it."""
+
+CONSTANT = ("cell", "attack", "certificate", "norm", "epsilon")
+"""The columns that may be one value; anything else comes row by row."""
 
 
-def write_outcomes(
-    path: Path,
-    columns: Mapping[str, NDArray[np.generic] | str | float],
-    stamps: Mapping[str, str],
-) -> None:
+def write_outcomes(path: Path, columns: Mapping[str, Value], stamps: Mapping[str, str]) -> None:
     """Write the outcomes of one evaluation, sorted by example.
 
     Args:
@@ -32,17 +32,7 @@ def write_outcomes(
             not fit its column, or an example comes twice.
         OSError: if it cannot be written; no half file is left.
     """
-    _same_names(path, "stamps", stamps, STAMPS)
-    _same_names(path, "columns", columns, OUTCOMES.names)
-    example = np.asarray(columns["example"])
-    arrays = [_column(path, field, columns[field.name], len(example)) for field in OUTCOMES]
-    order = np.argsort(example, kind="stable")
-    if (np.diff(example[order]) == 0).any():
-        twice = int(example[order][:-1][np.diff(example[order]) == 0][0])
-        raise ValueError(f"{path}: example {twice} comes twice; expected one row per example")
-    table = pa.Table.from_arrays(arrays, schema=OUTCOMES).take(pa.array(order))
-    metadata = {f"{PREFIX}{name}": str(stamps[name]) for name in STAMPS}
-    write_table(path, table.replace_schema_metadata(metadata))
+    write_rows(path, "outcomes", OUTCOMES, columns, stamps)
 
 
 def read_outcomes(path: Path) -> pa.Table:
@@ -51,10 +41,44 @@ def read_outcomes(path: Path) -> pa.Table:
     Raises:
         DamagedFileError: if the file is damaged or holds other columns.
     """
+    return read_rows(path, "outcomes", OUTCOMES)
+
+
+def write_rows(
+    path: Path,
+    what: str,
+    schema: pa.Schema,
+    columns: Mapping[str, Value],
+    stamps: Mapping[str, str],
+) -> None:
+    """Write the stamped rows of one evaluation, sorted by example: the work of `write_outcomes`.
+
+    Args:
+        path: the Parquet file.
+        what: the rows are, for the errors.
+        schema: of the rows; one of its columns is `example`.
+        columns: of the schema.
+        stamps: one text for each of `schema.STAMPS`.
+    """
+    _same_names(path, f"stamps of the {what}", stamps, STAMPS)
+    _same_names(path, f"columns of the {what}", columns, schema.names)
+    example = np.asarray(columns["example"])
+    arrays = [_column(path, field, columns[field.name], len(example)) for field in schema]
+    order = np.argsort(example, kind="stable")
+    if (np.diff(example[order]) == 0).any():
+        twice = int(example[order][:-1][np.diff(example[order]) == 0][0])
+        raise ValueError(f"{path}: example {twice} comes twice; expected one row per example")
+    table = pa.Table.from_arrays(arrays, schema=schema).take(pa.array(order))
+    metadata = {f"{PREFIX}{name}": str(stamps[name]) for name in STAMPS}
+    write_table(path, table.replace_schema_metadata(metadata))
+
+
+def read_rows(path: Path, what: str, schema: pa.Schema) -> pa.Table:
+    """Read the rows of evaluations: the work of `read_outcomes`."""
     table = read_table(path)
-    if not table.schema.equals(OUTCOMES):
+    if not table.schema.equals(schema):
         raise DamagedFileError(
-            f"{path}: expected the columns {', '.join(OUTCOMES.names)} of the outcomes, "
+            f"{path}: expected the columns {', '.join(schema.names)} of the {what}, "
             f"got {', '.join(table.schema.names)} or other types; it was written by another "
             f"version: delete it and run snakemake again"
         )
@@ -62,7 +86,7 @@ def read_outcomes(path: Path) -> pa.Table:
 
 
 def read_stamps(path: Path) -> dict[str, str]:
-    """Read the stamps of a file of outcomes.
+    """Read the stamps of a file of rows.
 
     Raises:
         DamagedFileError: if the file is damaged or carries no stamps.
@@ -71,7 +95,7 @@ def read_stamps(path: Path) -> dict[str, str]:
 
 
 def table_stamps(table: pa.Table, path: Path) -> dict[str, str]:
-    """Return the stamps of outcomes that were read from `path`."""
+    """Return the stamps of rows that were read from `path`."""
     metadata = table.schema.metadata or {}
     stamps = {name: metadata.get(f"{PREFIX}{name}".encode()) for name in STAMPS}
     if absent := [name for name, text in stamps.items() if text is None]:
@@ -89,17 +113,14 @@ def _same_names(
         missing = sorted(set(expected) - set(given))
         unknown = sorted(set(given) - set(expected))
         raise ValueError(
-            f"{path}: {what} of the outcomes: missing {missing}, unknown {unknown}; "
-            f"expected {', '.join(expected)}"
+            f"{path}: {what}: missing {missing}, unknown {unknown}; expected {', '.join(expected)}"
         )
 
 
-def _column(
-    path: Path, field: pa.Field, values: NDArray[np.generic] | str | float, rows: int
-) -> pa.Array:
-    if field.name in CONSTANT and np.ndim(values) == 0:
-        values = np.full(rows, values)
+def _column(path: Path, field: pa.Field, values: Value, rows: int) -> pa.Array:
     values = np.asarray(values)
+    if field.name in CONSTANT and values.ndim == 0:
+        values = np.full(rows, values)
     if values.shape != (rows,):
         raise ValueError(
             f"{path}: column {field.name} has the shape {values.shape}, expected ({rows},), "
@@ -108,10 +129,13 @@ def _column(
     try:
         if pa.types.is_dictionary(field.type):
             texts = pa.array(values.tolist(), pa.string())
-            return pc.dictionary_encode(texts).cast(field.type)
-        # float32 columns round on purpose; whole numbers must fit.
-        safe = not pa.types.is_floating(field.type)
-        found = pa.array(values).cast(field.type, safe=safe)
+            found = pc.dictionary_encode(texts).cast(field.type)
+        else:
+            # float32 columns round on purpose; whole numbers must fit.
+            safe = not pa.types.is_floating(field.type)
+            found = pa.array(values).cast(field.type, safe=safe)
     except (pa.ArrowException, OverflowError, TypeError) as error:
         raise ValueError(f"{path}: column {field.name} is {field.type}: {error}") from error
+    if found.null_count and not field.nullable:
+        raise ValueError(f"{path}: column {field.name} has no value in {found.null_count} rows")
     return found

@@ -22,11 +22,30 @@ OUTCOMES = pa.schema(
 `distance` is in the units of `epsilon`, `forward` and `backward` are the passes spent on the row's
 example."""
 
+CERTIFIED = pa.schema(
+    [
+        pa.field("cell", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("certificate", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("norm", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("epsilon", pa.float64()),
+        pa.field("example", pa.int64(), nullable=False),
+        pa.field("label", pa.int16(), nullable=False),
+        pa.field("prediction", pa.int16(), nullable=False),
+        pa.field("radius", pa.float64(), nullable=False),
+        pa.field("forward", pa.int32(), nullable=False),
+        pa.field("backward", pa.int32(), nullable=False),
+    ]
+)
+"""One row per (cell, certificate, example). `certificate` is the evaluation's name (`ibp-linf-0.2`,
+`smoothing_025-l2`), `epsilon` is null for a certificate without a budget, `prediction` is -1 where
+it abstains, and `radius` is how far the prediction is proved to stay, in `norm`: right or wrong, so
+that an example is certified at r where the prediction is the label and the radius at least r."""
+
 STAMPS = ("attack_key", "cell_key", "checkpoint", "code", "data", "protocol", "study")
-"""What every file of outcomes says of its origin: the content keys of the evaluation and of the
-training, the SHA-256 of the attacked weights, the code digest of the evaluation, the digest of the
-prepared data, the protocol in words, and the study that it was first computed for (a result is
-shared by all studies in which its key stands)."""
+"""What every file of rows says of its origin: the content keys of the evaluation (an attack or a
+certificate) and of the training, the SHA-256 of the evaluated weights, the code digest of the
+evaluation, the digest of the prepared data, the protocol in words, and the study that it was first
+computed for (a result is shared by all studies in which its key stands)."""
 
 PREFIX = "advtrain."
 """What the stamps' keys begin with in the metadata of the Parquet schema."""

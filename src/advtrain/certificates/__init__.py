@@ -1,0 +1,1 @@
+"""Certificates: one pure function a file, all with the contract of `certificate.py`."""
