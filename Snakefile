@@ -37,6 +37,7 @@ localrules:
     prepare_all,
     train_all,
     attack_all,
+    certify_all,
 
 
 rule all:
@@ -59,9 +60,15 @@ rule attack_all:
         [node.marker for node in G.stage("attack")],
 
 
+rule certify_all:
+    input:
+        [node.marker for node in G.stage("certify")],
+
+
 include: "pipeline/rules/prepare.smk"
 include: "pipeline/rules/train.smk"
 include: "pipeline/rules/attack.smk"
+include: "pipeline/rules/certify.smk"
 include: "pipeline/rules/tables.smk"
 include: "pipeline/rules/report.smk"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-STAGES = ("train", "attack")
+from advtrain.graph.nodes import CELL_STAGES
 
 
 def visible_gpus() -> list[str]:
@@ -37,7 +37,7 @@ def leased_device(root: Path, spec: dict[str, Any]) -> Iterator[Callable[[], str
         A function that describes the device that was used, for the record.
     """
     wanted = spec["unkeyed"].get("device", "cpu")
-    gpus = visible_gpus() if spec["stage"] in STAGES and wanted != "cpu" else []
+    gpus = visible_gpus() if spec["stage"] in CELL_STAGES and wanted != "cpu" else []
     if not gpus:
         yield lambda: "cpu"
         return

@@ -110,6 +110,14 @@ class Job:
     def input(self, stage: str, file: str) -> Path:
         """Return the file of that name that the one input of that stage holds."""
         (one,) = self.inputs(stage)
+        return self._file(one, file)
+
+    def role(self, role: str, file: str) -> Path:
+        """Return the file of that name that the input of a role (`teacher`, `start`) holds."""
+        (one,) = (one for one in self.spec["inputs"] if one["id"] == self.spec["roles"][role])
+        return self._file(one, file)
+
+    def _file(self, one: Mapping[str, Any], file: str) -> Path:
         (path,) = (path for path in one["outputs"] if Path(path).name == file)
         return self.root / path
 

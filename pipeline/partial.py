@@ -54,23 +54,33 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
     records: list[CellRecord] = []
     for cell, evaluations in node.params["cells"].items():
         train = graph[f"train:{name}/{cell}"]
-        attacks = [graph[f"attack:{name}/{cell}/{one}"] for one in evaluations]
+        asked = {
+            "attack": [graph[f"attack:{name}/{cell}/{one}"] for one in evaluations],
+            "certify": [
+                graph[f"certify:{name}/{cell}/{one}"] for one in node.params["certificates"][cell]
+            ],
+        }
         if not found[data.id].is_fresh:
             failures.append(_described(cell, data))
             continue
         if found[train.id].word not in ("fresh", "partial"):
             failures.append(_described(cell, train))
             continue
-        done = [one.params["evaluation"] for one in attacks if found[one.id].is_fresh]
+        done = {
+            stage: [one for one in nodes if found[one.id].is_fresh]
+            for stage, nodes in asked.items()
+        }
         failures += [
             _described(f"{cell}/{one.params['evaluation']}", one)
-            for one in attacks
-            if one.params["evaluation"] not in done
+            for nodes in asked.values()
+            for one in nodes
+            if not found[one.id].is_fresh
         ]
         try:
-            for one in (train, *(a for a in attacks if a.params["evaluation"] in done)):
+            for one in (train, *done["attack"], *done["certify"]):
                 _check(one)
-            record = read_cell(graph.root, name, cell, done)
+            names = {stage: [one.params["evaluation"] for one in done[stage]] for stage in done}
+            record = read_cell(graph.root, name, cell, names["attack"], names["certify"])
             collect(name, [record])
         except (ValueError, OSError) as error:
             cause = str(error)

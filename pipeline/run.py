@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 import advtrain
+from advtrain.graph.nodes import CELL_STAGES
 from advtrain.graph.records import (
     Manifest,
     absent_outputs,
@@ -184,7 +185,7 @@ def _checked_inputs(root: Path, spec: dict[str, Any]) -> dict[str, dict[str, str
                 f"needs {one['id']} with the key {one['key']} and found {got}; "
                 "the parameters or the code changed since the run began: start it again"
             )
-        if one["id"].startswith(("train:", "attack:")):
+        if one["id"].split(":")[0] in CELL_STAGES:
             _check_bytes(root, spec["stage"], manifest)  # prepared data is checked as it is loaded
         found[one["id"]] = {"key": one["key"], "digest": outputs_digest(manifest["outputs"])}
     return found
@@ -193,7 +194,7 @@ def _checked_inputs(root: Path, spec: dict[str, Any]) -> dict[str, dict[str, str
 def _check_bytes(root: Path, stage: str, manifest: Manifest) -> None:
     """Refuse an input whose bytes are not those that its manifest, and so the stamps, promise."""
     for path, problem in byte_problems(root, manifest):
-        if stage == "attack" or not path.startswith("checkpoints/"):
+        if stage in CELL_STAGES or not path.startswith("checkpoints/"):
             raise JobError(
                 f"{path} {problem}; `dvc checkout` restores it, or delete it and start again: "
                 "it comes back from the store, or is made again"

@@ -18,7 +18,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-HEAVY = ("prepare", "train", "attack")
+from advtrain.graph.nodes import CELL_STAGES
+
+HEAVY = ("prepare", *CELL_STAGES)
 """The stages that import torch."""
 
 SOCKET = ".pipeline/warm.sock"

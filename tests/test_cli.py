@@ -166,3 +166,51 @@ def test_from_a_folder_below(
     monkeypatch.chdir(graph.root / "results")
     assert said(capsys, "status") == (0, "tiny: 22 fresh\n")
     assert Path(os.getcwd()).name == "results"
+
+
+def certified(params: dict[str, Any]) -> None:
+    params["certificates"] = {"ibp": {}}
+    params["studies"]["tiny"]["certificates"] = {"ibp": ["trades"]}
+
+
+def test_certificates_are_a_stage_like_the_others(
+    make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = make_graph(certified)
+    assert "certify  2 to compute" in said(capsys, "plan")[1]
+    manifests = {node.id: finish(node) for node in graph}
+    node = graph["certify:tiny/trades-linf-0.1-s0/ibp-linf-0.1"]
+    Store.of(graph.root).put(graph.root, manifests[node.id])
+    assert said(capsys, "status") == (0, "tiny: 24 fresh\n")
+    rows = graph.root / node.outputs[0]
+    rows.write_text("x" * rows.stat().st_size)
+    assert f"{node.outputs[0]} has other bytes" in said(capsys, "verify")[1]
+    graph.report.manifest.unlink()
+    graph["collect:tiny"].manifest.unlink()
+    node.manifest.unlink()
+    assert "certify  1 to restore from the store" in said(capsys, "plan")[1]
+    make_graph()
+    folder = "results/certify/tiny/trades-linf-0.2-s0/ibp-linf-0.2"
+    assert f"orphan   {folder}\n" in said(capsys, "status")[1]
+    said(capsys, "prune")
+    assert not (graph.root / folder).exists()
+
+
+def test_plan_counts_the_trainings_whose_weights_are_read(
+    make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def chain(params: dict[str, Any]) -> None:
+        params["methods"]["trades"]["start"] = "fgsm_rs"
+
+    def changed(params: dict[str, Any]) -> None:
+        chain(params)
+        params["methods"]["trades"]["beta"] = 1.5
+
+    graph = make_graph(chain)
+    finish_all(graph)
+    for path in (graph.root / "checkpoints").rglob("*.safetensors"):
+        path.unlink()
+    assert said(capsys, "plan") == (0, "nothing to do\n")
+    make_graph(changed)
+    assert "train    4 to compute" in said(capsys, "plan")[1]  # two of each method
+    assert "partial  train    tiny/fgsm_rs-linf-0.1-s0\n" in said(capsys, "status")[1]

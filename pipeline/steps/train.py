@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import torch
 
 from advtrain.data.store import load_description, load_split
+from advtrain.results.files import write_table
 from advtrain.results.history import write_history
 from advtrain.threat import ThreatModel
-from advtrain.training.checkpoint import save_weights
+from advtrain.training.checkpoint import load_weights, save_weights
+from advtrain.training.extra_data import pseudo_label
 from advtrain.training.loop import TrainingData, train
-from pipeline.plugins import load
+from advtrain.training.pretrained import start_from
+from advtrain.training.randomness import reproducible
+from pipeline.plugins import build_model, load
+from pipeline.torch_device import choose_device
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from advtrain.data.store import Split
     from pipeline.job import Job
 
 
@@ -24,16 +33,12 @@ def run(job: Job) -> None:
     torch.set_num_threads(1)
     device = choose_device(job.unkeyed["device"])
     folder = job.input_folder("prepare")
-    facts = load_description(folder)
     # The split file of the test examples is never opened here.
-    data = TrainingData(load_split(folder, "train"), load_split(folder, "validation"))
-    torch.manual_seed(params["seed"])
-    model = load("models", params["model"]["module"])(
-        channels=facts["channels"],
-        size=facts["size"],
-        classes=len(facts["classes"]),
-        **params["model"]["parameters"],
+    data = TrainingData(
+        load_split(folder, "train"), load_split(folder, "validation"), extra_data(job, device)
     )
+    torch.manual_seed(params["seed"])
+    model = initial_model(job)
     method = load("methods", params["method"]["module"])(**params["method"]["parameters"])
     threat = ThreatModel(**params["threat"]) if params["threat"] else None
     recipe = params["recipe"]["parameters"]
@@ -51,6 +56,9 @@ def run(job: Job) -> None:
     save_weights(job.output("last.safetensors"), trained.last)
     save_weights(job.output("best.safetensors"), trained.best)
     write_history(job.output("history.parquet"), trained.history)
+    if method.per_example:
+        table = example_table(method.per_example, trained.example_values)
+        write_table(job.output("examples.parquet"), table)
     final = trained.history[-1] if trained.history else {}
     summary = {
         "status": trained.status,
@@ -67,16 +75,58 @@ def run(job: Job) -> None:
     )
 
 
-def choose_device(wanted: str) -> torch.device:
-    """Return the device: `auto` is the GPU where there is one.
+def initial_model(job: Job) -> nn.Module:
+    """Return the model to train: with fresh weights, another cell's last, or published ones."""
+    facts = load_description(job.input_folder("prepare"))
+    model = build_model(job.params["model"], facts)
+    start = job.params["start"]
+    if start == "last":
+        model.load_state_dict(load_weights(job.role("start", "last.safetensors")))
+    elif start is not None:
+        start_from(model, start.removeprefix("torchvision:"))
+    return model
+
+
+def extra_data(job: Job, device: torch.device) -> Split | None:
+    """Return the unlabelled split with the labels to learn, or None if the cell uses none.
+
+    The labels are the teacher's, or those that the data came with.
 
     Raises:
-        ValueError: if `cuda` is asked for and there is none.
+        ValueError: if the data set has nothing to label, or no one labels it.
     """
-    found = torch.cuda.is_available()
-    if wanted == "cuda" and not found:
+    params = job.params
+    folder = job.input_folder("prepare")
+    facts = load_description(folder)
+    if params["teacher"] is not None:
+        split = load_split(folder, "unlabelled")
+        if len(split) == 0:
+            raise ValueError(
+                f"params.yaml: methods.{params['method']['name']} has a teacher, but the data set "
+                f"has no images without labels; set datasets.{params['dataset']}.unlabelled to the "
+                "share of the training part to strip of its labels"
+            )
+        teacher = build_model(params["model"], facts)
+        teacher.load_state_dict(load_weights(job.role("teacher", "last.safetensors")))
+        with reproducible(params["seed"], device):
+            return pseudo_label(
+                teacher.to(device), split, device, params["recipe"]["parameters"]["batch_size"]
+            )
+    fraction = params["recipe"]["parameters"]["extra_fraction"]
+    if fraction == 0:
+        return None
+    if not facts["unlabelled_labels"]:
         raise ValueError(
-            "params.yaml: device: cuda, but torch finds no CUDA device; "
-            "use auto or cpu, or check the driver with nvidia-smi"
+            f"params.yaml: recipes.{params['recipe']['name']}.extra_fraction is {fraction:g}, but "
+            f"nothing labels the extra data of {params['dataset']}: give "
+            f"methods.{params['method']['name']} a teacher, or use data that come with labels"
         )
-    return torch.device("cuda" if found and wanted != "cpu" else "cpu")
+    return load_split(folder, "unlabelled")
+
+
+def example_table(names: tuple[str, ...], values: dict[str, Tensor]) -> pa.Table:
+    """Write what a method learnt of each example as columns; without an epoch there are no rows."""
+    nothing = torch.empty(0)
+    whole = {name: values.get(name, nothing).long().cpu() for name in ("example", "epoch")}
+    numbers = {name: values.get(name, nothing).double().cpu() for name in names}
+    return pa.table({name: pa.array(found.numpy()) for name, found in (whole | numbers).items()})

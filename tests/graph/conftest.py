@@ -25,6 +25,7 @@ def make_graph(tmp_path: Path) -> MakeGraph:
 
     def make(change: Callable[[dict[str, Any]], object] = lambda _: None) -> Graph:
         given = yaml.safe_load(yaml.safe_dump(PARAMS))
+        given["studies"]["tiny"]["weights"] = ["last"]
         change(given)
         path = tmp_path / "params.yaml"
         path.write_text(yaml.safe_dump(given))

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from advtrain.graph.nodes import DuplicateCellError, Graph
+from advtrain.graph.nodes import CLAIMS, DuplicateCellError, Graph
 from advtrain.params.signatures import signature
+from advtrain.results.collect import TABLES
 from tests.graph.conftest import MakeGraph
 from tests.pipeline.workspace import PARAMS
 
@@ -163,15 +164,61 @@ def test_the_best_weights_are_attacked_beside_the_last(make_graph: MakeGraph) ->
     assert {"fgsm-linf-0.1", "fgsm-linf-0.1-best"} <= names
 
 
-def test_the_curve_makes_each_evaluation_once(make_graph: MakeGraph) -> None:
+@pytest.mark.parametrize(
+    ("weights", "ending", "best"),
+    [
+        (["last"], "", []),
+        (["last", "best"], "", ["fgsm-linf-0.1-best", "pgd_2-linf-0.1-best"]),
+        (["best"], "-best", []),
+    ],
+)
+def test_the_curve_makes_each_evaluation_once_of_the_last_weights(
+    make_graph: MakeGraph, weights: list[str], ending: str, best: list[str]
+) -> None:
     curve = {"attack": "pgd_2", "epsilons": [0.05, "1/10"]}
-    graph = make_graph(lambda p: p["studies"]["tiny"].update(curve=curve))
+    graph = make_graph(lambda p: p["studies"]["tiny"].update(curve=curve, weights=weights))
     own = [n.name for n in graph.stage("attack") if "trades-linf-0.1" in n.name]
     assert [name.rsplit("/", 1)[1] for name in own] == [
-        "fgsm-linf-0.1",
-        "pgd_2-linf-0.1",
-        "pgd_2-linf-0.05",
+        f"fgsm-linf-0.1{ending}",
+        f"pgd_2-linf-0.1{ending}",
+        f"pgd_2-linf-0.05{ending}",
+        *best,
     ]
+
+
+def test_seeds_of_each_budget(make_graph: MakeGraph) -> None:
+    graph = make_graph(lambda p: p["studies"]["tiny"].update(seeds={"default": [0], 0.2: [0, 2]}))
+    assert [node.name.removeprefix("tiny/") for node in graph.stage("train")] == [
+        "natural-s0",
+        "natural-s2",
+        "fgsm_rs-linf-0.1-s0",
+        "fgsm_rs-linf-0.2-s0",
+        "fgsm_rs-linf-0.2-s2",
+        "trades-linf-0.1-s0",
+        "trades-linf-0.2-s0",
+        "trades-linf-0.2-s2",
+    ]
+
+
+def test_prepared_data_have_a_split_without_labels(make_graph: MakeGraph) -> None:
+    assert "data/prepared/digits/unlabelled.arrow" in make_graph()["prepare:digits"].outputs
+
+
+def test_what_a_method_learns_of_each_example_is_a_result(make_graph: MakeGraph) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["methods"]["iaat"] = {}
+        params["studies"]["tiny"]["methods"] = ["trades", "iaat"]
+
+    graph = make_graph(change)
+    name = "tiny/iaat-linf-0.1-s0"
+    assert f"results/train/{name}/examples.parquet" in graph[f"train:{name}"].outputs
+    others = graph["train:tiny/trades-linf-0.1-s0"].outputs
+    assert not any(path.endswith("examples.parquet") for path in others)
+
+
+def test_the_tables_of_rows_are_those_that_are_collected(make_graph: MakeGraph) -> None:
+    node = make_graph()["collect:tiny"]
+    assert node.outputs == tuple(f"{node.folder}/{name}.parquet" for name in TABLES)
 
 
 def test_two_entries_for_one_cell_are_refused(make_graph: MakeGraph) -> None:
@@ -201,3 +248,11 @@ def test_a_cell_is_made_of_its_own_plugins_alone(make_graph: MakeGraph) -> None:
         own = {f"src/advtrain/methods/{name}.py" for name in (module, "method", "__init__")}
         assert used == own
         assert not {f"src/advtrain/attacks/{a}.py" for a in ("pgd", "fgsm", "cw")} & set(node.code)
+
+
+def test_the_claims_are_part_of_what_the_tables_and_the_page_are_made_of(
+    make_graph: MakeGraph,
+) -> None:
+    # They are data, which no import leads to.
+    made_of = {node.stage for node in make_graph() if CLAIMS in node.code}
+    assert made_of == {"tables", "report"}

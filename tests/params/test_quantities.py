@@ -8,10 +8,11 @@ from advtrain.params.quantities import fraction, step_size
 def test_a_fraction_is_the_nearest_float_however_it_is_written() -> None:
     assert fraction("8/255") == fraction("16 / 510") == 8 / 255
     assert fraction("0.2") == fraction(0.2) == fraction("1/5") == 0.2
+    assert fraction("1.9/255") == 1.9 / 255
     assert fraction(1) == 1.0
 
 
-@pytest.mark.parametrize("given", ["", "x", "1/0", "8/255/2", True])
+@pytest.mark.parametrize("given", ["", "x", "1/0", "8/255/2", "8/", "/255", True])
 def test_what_is_no_number_is_refused(given: object) -> None:
     with pytest.raises(ValueError, match="not a number|neither a number nor a fraction"):
         fraction(given)  # type: ignore[arg-type]

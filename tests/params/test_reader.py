@@ -100,6 +100,7 @@ STUDY = "studies.digits"
         (f"{STUDY}.curve", {"attack": "fgsm", "epsilons": [3]}, "did you mean 3/255"),
         (f"{STUDY}.title", 3, "title: expected a text, got 3"),
         (f"{STUDY}.attack_examples", 0, "attack_examples: expected a whole number, 1 or more"),
+        (f"{STUDY}.certify_examples", 0, "certify_examples: expected a whole number, 1 or more"),
     ],
 )  # fmt: skip
 def test_a_mistake_names_its_place_and_the_mend(
@@ -153,10 +154,10 @@ def test_no_file(tmp_path: Path) -> None:
 
 
 def test_anchors_and_merges_are_yaml_too(tmp_path: Path) -> None:
-    text = yaml.safe_dump({**GOOD, "recipes": None}).replace(
+    studies = {"digits": GOOD["studies"]["digits"]}
+    text = yaml.safe_dump({**GOOD, "recipes": None, "studies": studies}).replace(
         "recipes: null",
-        "recipes:\n  digits: &base {epochs: 3}\n  digits_free: {<<: *base, momentum: 0.5}\n"
-        "  cifar10_cpu: {}\n  cifar10_30: {}",
+        "recipes:\n  digits: &base {epochs: 3}\n  digits_free: {<<: *base, momentum: 0.5}",
     )
     (tmp_path / "params.yaml").write_text(text)
     recipe = read(tmp_path / "params.yaml").recipes["digits_free"].parameters

@@ -7,14 +7,22 @@ from pathlib import Path
 import pytest
 
 from advtrain.params import signatures
-from advtrain.params.signatures import Parameter, modules, needs_threat, signature
+from advtrain.params.reader import ROLES
+from advtrain.params.signatures import (
+    Parameter,
+    modules,
+    needs_threat,
+    per_example,
+    signature,
+    takes_threat,
+)
 
 
 def parameter(quantity: str, *, optional: bool = False, choices: tuple[str, ...] = ()) -> Parameter:
     return Parameter("p", quantity, choices, optional, None)
 
 
-@pytest.mark.parametrize("kind", ["data", "models", "attacks", "methods"])
+@pytest.mark.parametrize("kind", ["data", "models", "attacks", "methods", "certificates"])
 def test_what_is_read_statically_is_what_python_sees(kind: str) -> None:
     assert modules(kind)
     for module in modules(kind):
@@ -42,6 +50,42 @@ def test_the_recipe_is_the_loops_keyword_parameters() -> None:
 def test_natural_training_needs_no_threat() -> None:
     assert not needs_threat("natural")
     assert needs_threat("trades")
+
+
+@pytest.mark.parametrize("module", modules("methods"))
+def test_the_flags_of_a_method_are_those_that_python_sees(module: str) -> None:
+    found = importlib.import_module(f"advtrain.methods.{module}")
+    method = getattr(found, signatures.camel_case(module))
+    assert needs_threat(module) == method.needs_threat
+    assert per_example(module) == method.per_example
+    assert not set(ROLES) & signature("methods", module).keys()  # an entry's own keys
+
+
+@pytest.mark.parametrize("module", modules("certificates"))
+def test_a_certificate_is_asked_for_a_budget_if_it_takes_one(module: str) -> None:
+    found = importlib.import_module(f"advtrain.certificates.{module}")
+    assert takes_threat(module) == (
+        "threat" in inspect.signature(getattr(found, module)).parameters
+    )
+
+
+def test_flags_in_a_class_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods/flagged.py").write_text(
+        "class Flagged:\n"
+        "    needs_threat = False\n"
+        '    per_example: ClassVar[tuple[str, ...]] = ("epsilon", "score")\n'
+    )
+    (tmp_path / "certificates").mkdir()
+    (tmp_path / "certificates/asked.py").write_text("def asked(model, x, y, threat, noise): ...")
+    (tmp_path / "certificates/own.py").write_text("def own(model, x, y, noise): ...")
+    (tmp_path / "certificates/maths.py").write_text("def maths(x): ...")
+    monkeypatch.setattr(signatures, "PACKAGE", tmp_path)
+    assert not needs_threat("flagged")
+    assert per_example("flagged") == ("epsilon", "score")
+    assert takes_threat("asked")
+    assert not takes_threat("own")
+    assert modules("certificates") == ["asked", "own"]
 
 
 @pytest.mark.parametrize(

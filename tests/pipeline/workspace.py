@@ -36,6 +36,7 @@ PARAMS: dict[str, Any] = {
         "trades": {"beta": 6.0, "steps": 2},
     },
     "attacks": {"fgsm": {}, "pgd_2": {"module": "pgd", "steps": 2}},
+    "certificates": {},
     "studies": {
         "tiny": {
             "title": "The smallest study",

@@ -1,13 +1,17 @@
 import json
 import os
 import platform
+import shutil
 
 import pytest
 
+from advtrain.tracking.finished import training
 from advtrain.tracking.records import read
 from advtrain.tracking.sources import cells
 from tests.tracking.tracked_repository import (
     CELL,
+    CERTIFICATE,
+    CERTIFICATE_KEY,
     EVALUATION,
     EVALUATION_KEY,
     KEY,
@@ -143,6 +147,82 @@ def test_the_digest_changes_with_what_is_shown_only(repository):
     after = records(repository)[0]
     assert before.digest == again.digest
     assert before.digest != after.digest
+
+
+def numbers(record):
+    return {metric.name: metric.value for metric in record.metrics if metric.name != "seconds"}
+
+
+def test_a_certificate_is_a_child_and_a_column_of_its_training(repository):
+    repository.train()
+    # Right and proved twice, abstained from, and wrong though proved.
+    repository.certify(prediction=[0, 0, -1, 1], radius=[0.6, 0.2, 0.0, 0.9])
+    training, child = records(repository)
+    assert (child.name, child.key, child.parent) == (CERTIFICATE, CERTIFICATE_KEY, KEY)
+    assert child.tags["advtrain.stage"] == "certify"
+    assert child.tags["advtrain.checkpoint_hash"] == "last" * 4
+    assert child.params["norm"] == "l2"
+    assert "epsilon" not in child.params
+    assert child.dataset.context == "test"
+    assert numbers(child) == pytest.approx(
+        {
+            "certified_accuracy": 0.5,
+            "mean_certified_radius": 0.2,
+            "mean_forward_passes": 1100.0,
+            "mean_backward_passes": 0.0,
+        }
+    )
+    assert numbers(training)[f"certified_accuracy/{CERTIFICATE}"] == 0.5
+
+
+def test_a_certificate_at_a_budget_counts_what_reaches_it(repository):
+    repository.train()
+    repository.certify(
+        "ibp-linf-0.1",
+        norm="linf",
+        epsilon=0.1,
+        prediction=[0, 0, 1, 0],
+        radius=[0.1, 0.0, 0.1, 0.1],
+    )
+    training, child = records(repository)
+    assert numbers(child)["certified_accuracy"] == 0.5
+    assert numbers(child)["mean_certified_radius"] == pytest.approx(0.05)
+    assert numbers(training)["certified_accuracy/ibp-linf-0.1"] == 0.5
+
+
+def test_a_certificate_that_runs_is_a_child(repository):
+    repository.train()
+    name = f"digits/{CELL}/{CERTIFICATE}"
+    repository.progress("running", pid=os.getpid(), key=CERTIFICATE_KEY, stage="certify", name=name)
+    _, child = records(repository)
+    assert (child.name, child.parent, child.status) == (CERTIFICATE, KEY, "RUNNING")
+    assert child.metrics == ()
+
+
+def test_a_certificate_in_the_store_is_found(repository):
+    repository.train()
+    repository.store(repository.certify(prediction=[0], radius=[0.5]))
+    shutil.rmtree(repository.root / "results/certify")
+    _, child = records(repository)
+    assert numbers(child)["certified_accuracy"] == 1.0
+
+
+def test_a_training_from_another_ones_weights_is_no_child(repository):
+    folder = repository.train()
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["inputs"]["train:digits/natural-s0"] = {"key": "9" * 16, "digest": "0" * 16}
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (record,) = records(repository)
+    assert record.parent == ""
+    (cell,) = cells(repository.root)
+    assert training(cell.trained[0]).trained == ""
+
+
+def test_why_a_training_was_stopped_is_shown(repository):
+    repository.train(status="stopped", cause="robust accuracy fell from 0.4 to 0.0")
+    (record,) = records(repository)
+    assert record.tags["advtrain.status"] == "stopped"
+    assert record.tags["advtrain.cause"] == "robust accuracy fell from 0.4 to 0.0"
 
 
 def test_cells_are_found_from_any_of_their_files(repository):

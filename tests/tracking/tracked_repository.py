@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from advtrain.graph.records import write_json
+from advtrain.results.certified import write_certified
 from advtrain.results.history import write_history
 from advtrain.results.outcomes import write_outcomes
 from advtrain.results.schema import STAMPS
@@ -19,6 +20,8 @@ CELL = "trades-linf-0.2-s0"
 KEY = "a" * 16
 EVALUATION = "pgd_20-linf-0.2"
 EVALUATION_KEY = "e" * 16
+CERTIFICATE = "smoothing_025-l2"
+CERTIFICATE_KEY = "5" * 16
 
 
 def train_params(**changes: Any) -> dict[str, Any]:
@@ -150,11 +153,69 @@ class TrackedRepository:
         )
         return folder
 
-    def progress(self, state: str, *, pid: int, key: str = KEY, **facts: Any) -> Path:
-        path = self.root / ".pipeline/progress/train" / STUDY / f"{CELL}.json"
+    def certify(
+        self,
+        evaluation: str = CERTIFICATE,
+        key: str = CERTIFICATE_KEY,
+        *,
+        norm: str = "l2",
+        epsilon: float | None = None,
+        prediction: list[int],
+        radius: list[float],
+    ) -> Path:
+        """Certify examples whose label is 0."""
+        folder = self.root / "results/certify" / STUDY / CELL / evaluation
+        rows = len(radius)
+        columns = {
+            "cell": CELL,
+            "certificate": evaluation,
+            "norm": norm,
+            "epsilon": epsilon,
+            "example": np.arange(rows),
+            "label": np.zeros(rows, np.int16),
+            "prediction": np.array(prediction, np.int16),
+            "radius": np.array(radius),
+            "forward": np.full(rows, 1100, np.int32),
+            "backward": np.zeros(rows, np.int32),
+        }
+        stamps = dict.fromkeys(STAMPS, "stamp") | {"checkpoint": "last" * 4}
+        write_certified(folder / "certified.parquet", columns, stamps)
+        self._timing(folder, START + 60.0, [])
+        self._manifest(
+            folder,
+            stage="certify",
+            name=f"{STUDY}/{CELL}/{evaluation}",
+            key=key,
+            params={
+                "cell": CELL,
+                "certificate": {"name": evaluation, "module": "smoothing", "parameters": {}},
+                "threat": {"norm": norm, "epsilon": epsilon},
+                "weights": "last",
+                "examples": None,
+                "seed": 0,
+            },
+            inputs={
+                "prepare:digits": {"key": "d" * 16, "digest": "f" * 16},
+                f"train:{STUDY}/{CELL}": {"key": KEY, "digest": "0" * 16},
+            },
+            outputs={},
+        )
+        return folder
+
+    def progress(
+        self,
+        state: str,
+        *,
+        pid: int,
+        key: str = KEY,
+        stage: str = "train",
+        name: str = f"{STUDY}/{CELL}",
+        **facts: Any,
+    ) -> Path:
+        path = self.root / ".pipeline/progress" / stage / f"{name}.json"
         content = {
-            "stage": "train",
-            "name": f"{STUDY}/{CELL}",
+            "stage": stage,
+            "name": name,
             "key": key,
             "state": state,
             "params": train_params(),

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from advtrain.graph.nodes import Node
+from advtrain.graph.nodes import CELL_STAGES, Node
 from advtrain.graph.records import Manifest, read_manifest
 from advtrain.graph.store import Store
 
@@ -33,7 +33,7 @@ class Rates:
 
 def estimate(node: Node, rates: Rates) -> float | None:
     """Return the likely seconds of a node, or None where nothing like it was ever measured."""
-    if node.stage not in ("train", "attack"):
+    if node.stage not in CELL_STAGES:
         return OVERHEAD
     for likeness in _likenesses(node.params, {one.id: None for one in node.inputs}):
         if found := rates.seconds.get(likeness):
@@ -42,19 +42,15 @@ def estimate(node: Node, rates: Rates) -> float | None:
 
 
 def _timings(root: Path, store: Store) -> Iterator[tuple[Manifest, float]]:
-    places = [p.parent for s in ("train", "attack") for p in _manifests(root / "results" / s)]
-    for folder in places:
-        manifest = read_manifest(folder / "manifest.json")
-        if manifest and (seconds := _seconds(folder / "timing.json")):
-            yield manifest, seconds
+    for stage in CELL_STAGES:
+        for path in (root / "results" / stage).rglob("manifest.json"):
+            manifest = read_manifest(path)
+            if manifest and (seconds := _seconds(path.with_name("timing.json"))):
+                yield manifest, seconds
     for entry, manifest in store.entries():
         for path in manifest["volatile"]:
             if seconds := _seconds(entry / "files" / path):
                 yield manifest, seconds
-
-
-def _manifests(folder: Path) -> Iterator[Path]:
-    yield from folder.rglob("manifest.json")
 
 
 def _seconds(path: Path) -> float | None:
@@ -68,7 +64,7 @@ def _likenesses(params: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterato
     """Name the work from the most to the least alike."""
     data = next((id for id in inputs if id.startswith("prepare:")), "")
     model = json.dumps(params["model"], sort_keys=True)
-    kind = "method" if "method" in params else "attack"
+    kind = next(one for one in ("method", "attack", "certificate") if one in params)
     work = params[kind]
     yield kind, data, model, json.dumps(work, sort_keys=True)
     yield kind, data, model, work["module"]
@@ -76,8 +72,10 @@ def _likenesses(params: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterato
 
 
 def _units(params: Mapping[str, Any]) -> float:
-    """Return by what the time of like work grows: epochs, or steps times restarts."""
+    """Return by what the time of like work grows: epochs, steps times restarts, noise samples."""
     if "recipe" in params:
         return float(params["recipe"]["parameters"]["epochs"])
+    if "certificate" in params:
+        return float(params["certificate"]["parameters"].get("samples") or 1)
     attack = params["attack"]["parameters"]
     return float(attack.get("steps") or 1) * float(attack.get("restarts") or 1)

@@ -13,15 +13,28 @@ from typing import Any
 
 from advtrain.params import quantities
 from advtrain.params.schema import Entry, Epsilon, Params, Study
-from advtrain.params.signatures import Value, needs_threat, signature
+from advtrain.params.signatures import (
+    Value,
+    needs_threat,
+    per_example,
+    signature,
+    takes_threat,
+)
 from advtrain.provenance import closure, code_digest, digest_files, hash_json
 
-STAGES = ("prepare", "train", "attack", "collect", "tables", "figures", "report")
-TABLES = ("results", "costs", "curve")
+STAGES = ("prepare", "train", "attack", "certify", "collect", "tables", "figures", "report")
+CELL_STAGES = ("train", "attack", "certify")
+"""The stages of a cell: they compute on the device, read the weights of trainings, and are kept in
+the store."""
+TABLES = ("results", "costs", "curve", "selection", "methods", "certified")
 FIGURES = ("accuracy_epsilon", "training_curves", "trade_off")
+COLLECTED = ("outcomes", "cells", "histories", "costs", "certified")
 TABLE_FORMATS = ("md", "csv", "tex", "parquet")
 FIGURE_FORMATS = ("svg", "pdf", "png")
 TEMPLATES = "src/advtrain/reporting/templates"
+CLAIMS = "src/advtrain/published/claims.yaml"
+OWN_RADIUS_NORM = "l2"
+"""The norm of the radius that a certificate finds by itself (randomised smoothing)."""
 
 
 class DuplicateCellError(ValueError):
@@ -42,6 +55,7 @@ class Node:
         volatile: outputs that differ from run to run (times), so that nothing may depend on them.
         unkeyed: what the run needs and no number depends on (device, batch size).
         inputs: the nodes whose outputs it reads.
+        roles: which input is what, where the stage does not say it: `teacher`, `start`.
     """
 
     root: Path
@@ -54,6 +68,7 @@ class Node:
     volatile: tuple[str, ...] = ()
     unkeyed: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple["Node", ...] = ()
+    roles: Mapping[str, "Node"] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -64,7 +79,8 @@ class Node:
     def key(self) -> str:
         """The content key."""
         upstream = sorted(one.key for one in self.inputs)
-        return hash_json([self.stage, self.params, code_digest(self.code), upstream])
+        roles = {role: one.key for role, one in self.roles.items()}
+        return hash_json([self.stage, self.params, code_digest(self.code), upstream, roles])
 
     @property
     def manifest(self) -> Path:
@@ -113,6 +129,7 @@ class Node:
                 {"id": i.id, "key": i.key, "folder": i.folder, "outputs": list(i.outputs)}
                 for i in self.inputs
             ],
+            "roles": {role: one.id for role, one in self.roles.items()},
         }
 
 
@@ -130,7 +147,7 @@ class Graph:
             "report",
             "all",
             params={"studies": [_shown(params.studies[name], params) for name in params.run]},
-            roots=("pipeline/steps/report.py", *self._templates()),
+            roots=("pipeline/steps/report.py", CLAIMS, *self._templates()),
             folder="reports",
             outputs=("reports/index.html", "reports/metrics.json"),
             inputs=tuple(
@@ -171,7 +188,8 @@ class Graph:
             return self.nodes[f"prepare:{name}"]
         entry = self.params.datasets[name]
         folder = f"data/prepared/{name}"
-        files = ("train.arrow", "validation.arrow", "test.arrow", "dataset.json")
+        splits = ("train", "validation", "test", "unlabelled")
+        files = (*(f"{split}.arrow" for split in splits), "dataset.json")
         return self._node(
             "prepare",
             name,
@@ -184,63 +202,71 @@ class Graph:
 
     def _study(self, study: Study) -> None:
         data = self._prepare(study.dataset)
-        attacks: list[Node] = []
         cells: list[Node] = []
+        attacks: dict[str, list[Node]] = {}
+        certificates: dict[str, list[Node]] = {}
         for method in study.methods:
             threatened = needs_threat(self.params.methods[method].module)
             for epsilon in study.epsilons if threatened else (None,):
-                for seed in study.seeds:
+                for seed in study.seeds_at(epsilon):
                     cell = self._train(study, data, method, epsilon, seed)
                     cells.append(cell)
-                    attacks += self._attacks(study, data, cell, epsilon)
+                    attacks[cell.name] = list(self._attacks(study, data, cell, epsilon))
+                    certificates[cell.name] = list(
+                        self._certificates(study, data, cell, method, epsilon)
+                    )
         collect = self._node(
             "collect",
             study.name,
             params={
-                "cells": {
-                    cell.name.split("/")[1]: [
-                        a.name.rsplit("/", 1)[1] for a in attacks if a.inputs[0] is cell
-                    ]
-                    for cell in cells
-                }
+                "cells": _evaluations(attacks),
+                "certificates": _evaluations(certificates),
             },
             roots=("pipeline/steps/collect.py",),
             folder=f"results/collect/{study.name}",
-            outputs=tuple(
-                f"results/collect/{study.name}/{table}.parquet"
-                for table in ("outcomes", "cells", "histories", "costs")
-            ),
+            outputs=tuple(f"results/collect/{study.name}/{one}.parquet" for one in COLLECTED),
             volatile=(f"results/collect/{study.name}/costs.parquet",),
-            inputs=(*cells, *attacks),
+            inputs=(
+                *cells,
+                *(one for made in (attacks, certificates) for of in made.values() for one in of),
+            ),
         )
-        for stage in ("tables", "figures"):
+        for stage, kinds, endings in (
+            ("tables", TABLES, TABLE_FORMATS),
+            ("figures", FIGURES, FIGURE_FORMATS),
+        ):
             folder = f"reports/{stage}/{study.name}"
-            kinds = TABLES if stage == "tables" else FIGURES
-            endings = (
-                ("md", "csv", "tex", "parquet") if stage == "tables" else ("svg", "pdf", "png")
-            )
-            made = [f"{folder}/{kind}.{ending}" for kind in kinds for ending in endings]
+            outputs = tuple(f"{folder}/{kind}.{ending}" for kind in kinds for ending in endings)
             self._node(
                 stage,
                 study.name,
                 params=_shown(study, self.params),
-                roots=(f"pipeline/steps/{stage}.py",),
+                roots=(f"pipeline/steps/{stage}.py", *([CLAIMS] if stage == "tables" else [])),
                 folder=folder,
-                outputs=tuple(made),
-                volatile=tuple(m for m in made if m.startswith(f"{folder}/costs")),
+                outputs=outputs,
+                volatile=tuple(one for one in outputs if one.startswith(f"{folder}/costs")),
                 inputs=(collect, data),
             )
 
     def _train(
         self, study: Study, data: Node, method: str, epsilon: Epsilon | None, seed: int
     ) -> Node:
+        """Add a cell, after the cells of the same seed and budget whose weights it uses."""
         params = self.params
         entry, model = params.methods[method], params.models[study.model]
         recipe = params.recipes[study.recipes[method]]
         threat = f"-{study.norm}-{epsilon.slug}" if epsilon else ""
         name = f"{study.name}/{method}{threat}-s{seed}"
+        if f"train:{name}" in self.nodes:  # another cell of the study asked for it
+            return self.nodes[f"train:{name}"]
+        roles = {}
+        for role, of in entry.upstream_methods.items():
+            budget = epsilon if needs_threat(params.methods[of].module) else None
+            roles[role] = self._train(study, data, of, budget, seed)
+        used = {role: "last" if role in roles else of for role, of in entry.upstream.items()}
         folder, weights = f"results/train/{name}", f"checkpoints/{name}"
-        files = ("history.parquet", "summary.json", "timing.json")
+        files = ["history.parquet", "summary.json", "timing.json"]
+        files += ["examples.parquet"] if per_example(entry.module) else []
         return self._node(
             "train",
             name,
@@ -251,6 +277,8 @@ class Graph:
                 "threat": {"norm": study.norm, "epsilon": epsilon.value} if epsilon else None,
                 "recipe": {"name": recipe.name, "parameters": _plain(recipe.parameters)},
                 "seed": seed,
+                "teacher": used.get("teacher"),
+                "start": used.get("start"),
             },
             roots=(
                 "pipeline/steps/train.py",
@@ -264,7 +292,8 @@ class Graph:
             ),
             volatile=(f"{folder}/timing.json",),
             unkeyed={"device": params.device},
-            inputs=(data,),
+            inputs=(data, *{one.id: one for one in roles.values()}.values()),
+            roles=roles,
         )
 
     def _attacks(
@@ -272,13 +301,15 @@ class Graph:
     ) -> Iterator[Node]:
         """Each attack at the cell's own budget (all of the study's if it has none), then the curve.
 
-        An evaluation that both ask for is made once.
+        An evaluation that both ask for is made once. The curve is of the last weights, where the
+        study attacks them.
         """
         own = (epsilon,) if epsilon else study.epsilons
-        wanted = [(attack, budget) for budget in own for attack in study.attacks]
-        if study.curve:
-            wanted += [(study.curve.attack, budget) for budget in study.curve.epsilons]
+        curve = "last" if "last" in study.weights else "best"
         for weights in study.weights:
+            wanted = [(attack, budget) for budget in own for attack in study.attacks]
+            if study.curve and weights == curve:
+                wanted += [(study.curve.attack, budget) for budget in study.curve.epsilons]
             made: set[tuple[str, float]] = set()
             for attack, budget in wanted:
                 if (attack, budget.value) not in made:
@@ -316,6 +347,57 @@ class Graph:
             unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
             inputs=(cell, data),
         )
+
+    def _certificates(
+        self, study: Study, data: Node, cell: Node, method: str, epsilon: Epsilon | None
+    ) -> Iterator[Node]:
+        """Each certificate of the method at the cell's budgets, or once if it finds a radius."""
+        for certificate, methods in study.certificates.items():
+            if method in methods:
+                own: tuple[Epsilon | None, ...] = (epsilon,) if epsilon else study.epsilons
+                asked = takes_threat(self.params.certificates[certificate].module)
+                for budget in own if asked else (None,):
+                    yield self._certify(study, data, cell, certificate, budget)
+
+    def _certify(
+        self, study: Study, data: Node, cell: Node, certificate: str, epsilon: Epsilon | None
+    ) -> Node:
+        entry, model = self.params.certificates[certificate], self.params.models[study.model]
+        norm = study.norm if epsilon else OWN_RADIUS_NORM
+        evaluation = f"{certificate}-{norm}" + (f"-{epsilon.slug}" if epsilon else "")
+        folder = f"results/certify/{cell.name}/{evaluation}"
+        return self._node(
+            "certify",
+            f"{cell.name}/{evaluation}",
+            params={
+                "cell": cell.name.split("/")[1],
+                "evaluation": evaluation,
+                "model": _resolved("models", model),
+                "certificate": _resolved("certificates", entry, epsilon),
+                "threat": {"norm": norm, "epsilon": epsilon.value if epsilon else None},
+                "weights": "last",
+                "examples": study.certify_examples,
+                "seed": cell.params["seed"],
+            },
+            roots=(
+                "pipeline/steps/certify.py",
+                f"src/advtrain/certificates/{entry.module}.py",
+                f"src/advtrain/models/{model.module}.py",
+            ),
+            folder=folder,
+            outputs=(f"{folder}/certified.parquet", f"{folder}/timing.json"),
+            volatile=(f"{folder}/timing.json",),
+            unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
+            inputs=(cell, data),
+        )
+
+
+def _evaluations(made: Mapping[str, list[Node]]) -> dict[str, list[str]]:
+    """Return the names of the evaluations by cell."""
+    return {
+        cell.split("/")[1]: [one.name.rsplit("/", 1)[1] for one in nodes]
+        for cell, nodes in made.items()
+    }
 
 
 def _resolved(kind: str, entry: Entry, epsilon: Epsilon | None = None) -> dict[str, Any]:
@@ -365,4 +447,13 @@ def _shown(study: Study, params: Params) -> dict[str, Any]:
         "attacks": list(study.attacks),
         "curve_attack": study.curve.attack if study.curve else None,
         "method_modules": {m: params.methods[m].module for m in study.methods},
+        "method_updates": {
+            m: params.recipes[study.recipes[m]].parameters.get("update", "plain")
+            for m in study.methods
+        },
+        "method_upstream": {
+            m: {role: params.methods[m].upstream.get(role) for role in ("teacher", "start")}
+            for m in study.methods
+        },
+        "certificates": list(study.certificates),
     }

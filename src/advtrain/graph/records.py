@@ -75,6 +75,7 @@ def make_manifest(
         "code": spec["code"],
         "code_digest": spec["code_digest"],
         "inputs": inputs,
+        "roles": spec["roles"],
         "outputs": outputs,
         "volatile": spec["volatile"],
         "environment": environment,

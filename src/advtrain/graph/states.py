@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advtrain.graph.nodes import Graph, Node
+from advtrain.graph.nodes import CELL_STAGES, Graph, Node
 from advtrain.graph.records import Manifest, absent_outputs, outputs_digest, read_manifest
 
 FOLDERS = (
     ("data/prepared", 1),
     ("results/train", 2),
     ("results/attack", 3),
+    ("results/certify", 3),
     ("results/collect", 1),
     ("reports/tables", 1),
     ("reports/figures", 1),
@@ -24,6 +25,7 @@ SECTIONS = {
     "method": "methods",
     "recipe": "recipes",
     "attack": "attacks",
+    "certificate": "certificates",
 }
 
 
@@ -32,7 +34,7 @@ class State:
     """`fresh`, `stale`, `missing` or `partial`, with the reasons in words.
 
     `partial` is a training of which all is here but the weights (they were not pulled): it is
-    trained again only if an attack has to run on it.
+    trained again only if a node has to run on them: an attack, a certificate, another training.
     """
 
     word: str
@@ -59,13 +61,10 @@ def states(graph: Graph) -> dict[str, State]:
 def todo(graph: Graph, found: Mapping[str, State]) -> set[str]:
     """Return the nodes that have to run: all that are not fresh, partial ones if they are read."""
     waiting = {node.id for node in graph if found[node.id].word in ("stale", "missing")}
-    read = {
-        one.id
-        for node in graph
-        if node.stage == "attack" and node.id in waiting
-        for one in node.inputs
-    }
-    return waiting | {id for id in read if not found[id].is_fresh}
+    for node in reversed(graph.nodes.values()):  # a training that has to run reads others' weights
+        if node.stage in CELL_STAGES and node.id in waiting:
+            waiting |= {one.id for one in node.inputs if not found[one.id].is_fresh}
+    return waiting
 
 
 def _state(
@@ -105,6 +104,10 @@ def _why(node: Node, manifest: Manifest) -> Iterator[str]:
         elif manifest["code"][file] != node.code[file]:
             yield f"code: {file} changed"
     recorded = {id: found["key"] for id, found in manifest["inputs"].items()}
+    roles = manifest.get("roles", {})
+    for role, one in node.roles.items():
+        if roles.get(role, one.id) != one.id:
+            yield f"{role}: {roles[role]} -> {one.id}"
     for upstream in node.inputs:
         if recorded.get(upstream.id) != upstream.key:
             yield f"input: {upstream.id} changed"

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from advtrain.graph.nodes import CELL_STAGES
 from advtrain.graph.records import Manifest, read_manifest, write_json
 from advtrain.provenance import hash_file
 
-STAGES = ("train", "attack")
 FICLONE = 0x40049409  # linux/fs.h: share the extents of one file with another
 
 
@@ -49,7 +49,7 @@ class Store:
     def put(self, root: Path, manifest: Manifest) -> None:
         """Keep a finished cell; nothing happens if its key is kept already with the same bytes."""
         stage, key = manifest["stage"], manifest["key"]
-        if stage not in STAGES:
+        if stage not in CELL_STAGES:
             return
         entry = self.entry(stage, key)
         kept = read_manifest(entry / "manifest.json")
@@ -72,7 +72,7 @@ class Store:
         Returns:
             The kept manifest, or None if the key is not kept, or was damaged (it is then dropped).
         """
-        if spec["stage"] not in STAGES:
+        if spec["stage"] not in CELL_STAGES:
             return None
         entry = self.entry(spec["stage"], spec["key"])
         manifest = read_manifest(entry / "manifest.json")
@@ -95,7 +95,7 @@ class Store:
 
     def entries(self) -> Iterator[tuple[Path, Manifest]]:
         """Yield every kept cell's folder and manifest."""
-        for stage in STAGES:
+        for stage in CELL_STAGES:
             for entry in sorted((self.folder / stage).glob("[!.]*")):
                 manifest = read_manifest(entry / "manifest.json")
                 if manifest is not None:

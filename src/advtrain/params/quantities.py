@@ -41,7 +41,7 @@ def fraction(text: str | int | float) -> float:
     """Read a number that may be written as a fraction.
 
     Args:
-        text: `"8/255"`, `"0.2"`, `0.2` or `1`.
+        text: `"8/255"`, `"1.9/255"`, `"0.2"`, `0.2` or `1`.
 
     Returns:
         The nearest float; `8/255` and `16/510` give the same one.
@@ -56,7 +56,10 @@ def fraction(text: str | int | float) -> float:
     try:
         if "_" in text:  # Python's own digit groups: `1_0` would be ten
             raise ValueError
-        return float(Fraction(text.replace(" ", "")))
+        above, *below = map(Fraction, text.replace(" ", "").split("/"))
+        if len(below) > 1:
+            raise ValueError
+        return float(above / below[0] if below else above)
     except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError(f"{text!r} is neither a number nor a fraction such as 8/255") from None
 

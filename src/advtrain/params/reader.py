@@ -1,15 +1,18 @@
 """`params.yaml` -> `Params`: the one place that owns types, ranges and their error messages."""
 
 import difflib
+import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from advtrain.params import quantities
-from advtrain.params.schema import Curve, Entry, Epsilon, Params, Study
-from advtrain.params.signatures import Parameter, Value, modules, signature
+from advtrain.params.schema import PUBLISHED, Curve, Entry, Epsilon, Params, Study
+from advtrain.params.signatures import Parameter, Value, modules, needs_threat, signature
 
 SECTIONS = {
     "datasets": "data",
@@ -17,12 +20,15 @@ SECTIONS = {
     "recipes": "training",
     "methods": "methods",
     "attacks": "attacks",
+    "certificates": "certificates",
 }
 TOP = ("run", "raw_data", "device", "store_gib", *SECTIONS, "studies")
 STUDY = (
     *("title", "description", "dataset", "model", "recipe", "norm", "epsilons", "methods"),
     *("seeds", "attacks", "curve", "weights", "attack_examples", "attack_batch_size"),
+    *("certificates", "certify_examples"),
 )
+ROLES = ("teacher", "start")
 NORMS = ("linf", "l2")
 LARGEST_L2 = 32.0  # published ones are 0.5 to 5; more is a number of 255ths
 
@@ -111,6 +117,7 @@ class _Reader:
     def params(self, given: Mapping[str, Any]) -> Params:
         self.unknown("", given, TOP)
         sections = {name: self.section(name, given.get(name)) for name in SECTIONS}
+        self.upstream(sections["methods"])
         studies: dict[str, Study] = {}
         for name, study in self.mapping("studies", given.get("studies")).items():
             if self.name_is_fine(f"studies.{name}", name):
@@ -175,8 +182,50 @@ class _Reader:
                 module = name if section != "recipes" else "loop"
                 if section != "recipes":
                     module = str(values.pop("module", name))
-                entries[name] = self.entry(section, place, name, module, values)
+                upstream = {}
+                if section == "methods":
+                    upstream = {one: values.pop(one) for one in ROLES if one in values}
+                entry = self.entry(section, place, name, module, values)
+                entries[name] = replace(
+                    entry, upstream={r: str(of) for r, of in upstream.items() if of is not None}
+                )
         return entries
+
+    def upstream(self, methods: Mapping[str, Entry]) -> None:
+        """Check what the methods say of their `teacher` and `start`."""
+        for name, entry in methods.items():
+            for role, of in entry.upstream.items():
+                place = f"methods.{name}.{role}"
+                if of.startswith(PUBLISHED):
+                    if role != "start":
+                        self.problem(place, f": expected the name of a method, got {of!r}")
+                    elif not re.fullmatch(rf"{PUBLISHED}\w+/\w+", of, re.ASCII):
+                        self.problem(
+                            place,
+                            f": expected {PUBLISHED}<model>/<weights> such as "
+                            f"{PUBLISHED}resnet50/IMAGENET1K_V2, got {of!r}",
+                        )
+                elif of not in methods:
+                    self.problem(place, f": there is no method {of!r}{did_you_mean(of, methods)}")
+                elif {entry.module, methods[of].module} <= set(modules("methods")) and (
+                    needs_threat(methods[of].module) and not needs_threat(entry.module)
+                ):
+                    self.problem(
+                        place,
+                        f": {of} is trained at a budget and {name} has none, so there is no one "
+                        f"{of} to read; name a method without a budget",
+                    )
+        try:
+            TopologicalSorter(
+                {name: one.upstream_methods.values() for name, one in methods.items()}
+            ).prepare()
+        except CycleError as error:
+            chain = error.args[1][::-1]
+            self.problem(
+                f"methods.{chain[0]}",
+                f": {' -> '.join(chain)} is a circle of teacher and start, of which none can be "
+                "trained first; take one of them out",
+            )
 
     def entry(
         self, section: str, place: str, name: str, module: str, given: dict[str, Any]
@@ -194,7 +243,7 @@ class _Reader:
         for key in given:
             if key not in known:
                 of = "the recipe" if section == "recipes" else module
-                mend = did_you_mean(key, known)
+                mend = did_you_mean(key, (*known, *(ROLES if section == "methods" else ())))
                 self.problem(f"{place}.{key}", f" is not a parameter of {of}{mend}")
         values = {key: self.value(f"{place}.{key}", one, given) for key, one in known.items()}
         return Entry(name, module, values)
@@ -273,27 +322,22 @@ class _Reader:
         methods = self.names(
             f"{place}.methods", values.get("methods"), sections["methods"], "method"
         )
-        seeds = values.get("seeds", [0])
-        if (
-            not isinstance(seeds, list | tuple)
-            or not seeds
-            or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds)
-        ):
-            self.problem(f"{place}.seeds", f": expected a list of whole numbers, got {seeds!r}")
-            seeds = []
-        self.unique(f"{place}.seeds", seeds)
+        epsilons = self.epsilons(f"{place}.epsilons", values.get("epsilons"), norm)
         attacks = self.names(
             f"{place}.attacks", values.get("attacks"), sections["attacks"], "attack"
         )
-        weights = values.get("weights", ["last"])
+        weights = values.get("weights", ["last", "best"])
         if not isinstance(weights, list | tuple) or not (
             weights and all(one in ("last", "best") for one in weights)
         ):
             self.problem(f"{place}.weights", f": expected a list of last, best, got {weights!r}")
             weights = []
         self.unique(f"{place}.weights", weights)
+        recipes = self.recipes(place, values.get("recipe"), methods, sections["recipes"])
+        self.upstream_in_study(place, methods, recipes, sections)
         count = Parameter("attack_examples", "Count", (), True, None)
         batch = Parameter("attack_batch_size", "Count", (), False, 250)
+        certify = Parameter("certify_examples", "Count", (), True, None)
         read: Callable[[Parameter], Value] = lambda p: self.value(f"{place}.{p.name}", p, values)  # noqa: E731
         return Study(
             name=name,
@@ -303,17 +347,109 @@ class _Reader:
                 f"{place}.dataset", values.get("dataset"), sections["datasets"], "data set"
             ),
             model=self.one(f"{place}.model", values.get("model"), sections["models"], "model"),
-            recipes=self.recipes(place, values.get("recipe"), methods, sections["recipes"]),
+            recipes=recipes,
             norm=norm,
-            epsilons=self.epsilons(f"{place}.epsilons", values.get("epsilons"), norm),
+            epsilons=epsilons,
             methods=methods,
-            seeds=tuple(seeds),
+            seeds=self.seeds(f"{place}.seeds", values.get("seeds", [0]), epsilons),
             attacks=attacks,
             curve=self.curve(place, values.get("curve"), sections["attacks"], norm),
             weights=tuple(weights),
             attack_examples=read(count),  # type: ignore[arg-type]
             attack_batch_size=read(batch),  # type: ignore[arg-type]
+            certificates=self.certificates(
+                f"{place}.certificates",
+                values.get("certificates"),
+                methods,
+                sections["certificates"],
+            ),
+            certify_examples=read(certify),  # type: ignore[arg-type]
         )
+
+    def upstream_in_study(
+        self,
+        place: str,
+        methods: tuple[str, ...],
+        recipes: Mapping[str, str],
+        sections: Mapping[str, Mapping[str, Entry]],
+    ) -> None:
+        """Check that a study trains what its methods read, and uses what a teacher labels."""
+        for method in methods:
+            entry = sections["methods"].get(method)
+            if entry is None:
+                continue
+            for role, of in entry.upstream_methods.items():
+                if of in sections["methods"] and of not in methods:
+                    self.problem(
+                        f"{place}.methods",
+                        f": {method} reads the weights of {of} (methods.{method}.{role}), which "
+                        f"the study does not list; add {of}",
+                    )
+            recipe = sections["recipes"].get(recipes[method])
+            unused = recipe is not None and recipe.parameters.get("extra_fraction") == 0
+            if recipe and unused and "teacher" in entry.upstream:
+                self.problem(
+                    f"{place}.recipe",
+                    f": recipes.{recipe.name}.extra_fraction is 0, so that nothing learns from "
+                    f"what {method}'s teacher labels; set it above 0 (0.5 is half of each "
+                    "minibatch), or take the teacher out",
+                )
+
+    def seeds(
+        self, place: str, given: Any, epsilons: tuple[Epsilon, ...]
+    ) -> dict[float, tuple[int, ...]]:
+        """Read `seeds: [0, 1]`, or `seeds: {default: [0], 8/255: [0, 1, 2]}`."""
+        if not isinstance(given, Mapping):
+            return dict.fromkeys((one.value for one in epsilons), self.seed_list(place, given))
+        texts = {one.value: one.text for one in epsilons}
+        found: dict[float, tuple[int, ...]] = {}
+        default: tuple[int, ...] | None = None
+        for text, seeds in self.mapping(place, given).items():
+            listed = self.seed_list(f"{place}.{text}", seeds)
+            if text == "default":
+                default = listed
+                continue
+            try:
+                value = quantities.fraction(text)
+            except ValueError:
+                value = -1.0
+            if value not in texts:
+                known = ", ".join(("default", *texts.values()))
+                self.problem(f"{place}.{text}", f" is not a budget of the study; known: {known}")
+            elif value in found:
+                self.problem(f"{place}.{text}", " is a budget that is given twice; remove one")
+            found[value] = listed
+        for value, text in texts.items():
+            if value not in found and default is None:
+                self.problem(place, f": none for the budget {text}; add it, or a `default`")
+        return {value: found.get(value, default or ()) for value in texts}
+
+    def seed_list(self, place: str, given: Any) -> tuple[int, ...]:
+        if (
+            not isinstance(given, list | tuple)
+            or not given
+            or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in given)
+        ):
+            self.problem(place, f": expected a list of whole numbers, got {given!r}")
+            return ()
+        self.unique(place, given)
+        return tuple(given)
+
+    def certificates(
+        self, place: str, given: Any, methods: tuple[str, ...], known: Mapping[str, Entry]
+    ) -> dict[str, tuple[str, ...]]:
+        """Read `certificates: [name]` (of all methods), or `certificates: {name: [method]}`."""
+        if given is None:
+            return {}
+        if not isinstance(given, Mapping):
+            return dict.fromkeys(self.names(place, given, known, "certificate"), methods)
+        found = {}
+        for name, of in self.mapping(place, given).items():
+            if name not in known:
+                mend = did_you_mean(name, known)
+                self.problem(place, f": there is no certificate {name!r}{mend}")
+            found[name] = self.names(f"{place}.{name}", of, methods, "method of this study")
+        return found
 
     def text(self, place: str, given: Any) -> str:
         if not isinstance(given, str):

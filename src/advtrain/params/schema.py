@@ -1,19 +1,33 @@
 """What `params.yaml` holds, as frozen dataclasses that have been checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from advtrain.params.signatures import Value
 
+PUBLISHED = "torchvision:"
+"""What the name of weights begins with that torchvision publishes."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A named choice of parameters for a module: a method, an attack, a model, a data set."""
+    """A named choice of parameters for a module: a method, an attack, a model, a data set.
+
+    Attributes:
+        upstream: of a method, whose weights it uses for what: `teacher` and `start` -> the label
+            of another method, or (`start`) `torchvision:<model>/<weights>`.
+    """
 
     name: str
     module: str
     parameters: Mapping[str, Value]
+    upstream: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def upstream_methods(self) -> Mapping[str, str]:
+        """The upstream that is trained here: `teacher` and `start` -> the label of a method."""
+        return {role: of for role, of in self.upstream.items() if not of.startswith(PUBLISHED)}
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Study:
-    """A table of a paper: what is trained, at which budgets, and what attacks it."""
+    """A table of a paper: what is trained, at which budgets, and what attacks it.
+
+    Attributes:
+        seeds: those of each budget (its value).
+        certificates: the methods whose cells each of them certifies.
+    """
 
     name: str
     title: str
@@ -50,12 +69,20 @@ class Study:
     norm: str
     epsilons: tuple[Epsilon, ...]
     methods: tuple[str, ...]
-    seeds: tuple[int, ...]
+    seeds: Mapping[float, tuple[int, ...]]
     attacks: tuple[str, ...]
     curve: Curve | None
     weights: tuple[str, ...]
     attack_examples: int | None
     attack_batch_size: int
+    certificates: Mapping[str, tuple[str, ...]]
+    certify_examples: int | None
+
+    def seeds_at(self, epsilon: Epsilon | None) -> tuple[int, ...]:
+        """Return the seeds of a budget; without one, those of all budgets."""
+        if epsilon is not None:
+            return self.seeds[epsilon.value]
+        return tuple(sorted({seed for seeds in self.seeds.values() for seed in seeds}))
 
 
 @dataclass(frozen=True)
@@ -71,5 +98,6 @@ class Params:
     recipes: Mapping[str, Entry]
     methods: Mapping[str, Entry]
     attacks: Mapping[str, Entry]
+    certificates: Mapping[str, Entry]
     studies: Mapping[str, Study]
     source: Mapping[str, Any]

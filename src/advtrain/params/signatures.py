@@ -58,7 +58,7 @@ def camel_case(module: str) -> str:
 
 
 def modules(kind: str) -> list[str]:
-    """List the plugin modules of a kind (`data`, `models`, `attacks`, `methods`).
+    """List the plugin modules of a kind (`data`, `models`, `attacks`, `methods`, `certificates`).
 
     A file of that folder is a plugin if it defines what its name promises: a function that takes
     what its kind is given, or (a method) a dataclass.
@@ -74,8 +74,12 @@ def _is_plugin(kind: str, module: str) -> bool:
         return any("dataclass" in ast.unparse(one) for one in found.decorator_list)
     if found is None or kind == "methods":
         return False
-    takes = {argument.arg for argument in (*found.args.args, *found.args.kwonlyargs)}
-    return {"data": "raw", "models": "channels", "attacks": "threat"}[kind] in takes
+    given = {"data": "raw", "models": "channels", "attacks": "threat", "certificates": "noise"}
+    return given[kind] in _arguments(found)
+
+
+def _arguments(function: ast.FunctionDef) -> set[str]:
+    return {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
 
 
 @functools.cache
@@ -83,7 +87,8 @@ def signature(kind: str, module: str, function: str | None = None) -> dict[str, 
     """Read the parameters that a module takes from `params.yaml`.
 
     Args:
-        kind: the folder of the package (`data`, `models`, `attacks`, `methods`, `training`).
+        kind: the folder of the package (`data`, `models`, `attacks`, `methods`, `certificates`,
+            `training`).
         module: the file's name without `.py`.
         function: the function to read if it is not named as the file.
 
@@ -297,13 +302,30 @@ _WORDS = {
 }
 
 
-@functools.cache
 def needs_threat(method: str) -> bool:
     """Whether a training method depends on the threat model.
 
     A method whose class says `needs_threat = False` (natural training) has one cell, whatever
     budgets the study lists, and that cell is attacked at all of them.
     """
+    return bool(_class_value(method, "needs_threat", True))
+
+
+def per_example(method: str) -> tuple[str, ...]:
+    """Return the names of the values that a training method learns for each example."""
+    return tuple(_class_value(method, "per_example", ()))
+
+
+@functools.cache
+def takes_threat(certificate: str) -> bool:
+    """Whether a certificate is asked for a budget, or finds a radius of its own."""
+    found = _definition("certificates", certificate)
+    return isinstance(found, ast.FunctionDef) and "threat" in _arguments(found)
+
+
+@functools.cache
+def _class_value(method: str, name: str, default: Any) -> Any:
+    """Return what the class of a method sets a variable to, which is a literal."""
     found = _definition("methods", method)
     for item in found.body if isinstance(found, ast.ClassDef) else []:
         targets: list[ast.expr] = []
@@ -311,7 +333,7 @@ def needs_threat(method: str) -> bool:
             targets = item.targets
         elif isinstance(item, ast.AnnAssign):
             targets = [item.target]
-        if "needs_threat" in map(ast.unparse, targets):
+        if name in map(ast.unparse, targets):
             assert isinstance(item, ast.Assign | ast.AnnAssign)
-            return bool(item.value is not None and ast.literal_eval(item.value))
-    return True
+            return default if item.value is None else ast.literal_eval(item.value)
+    return default

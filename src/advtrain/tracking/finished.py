@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from advtrain.results.certified import read_certified
 from advtrain.results.history import read_history
 from advtrain.results.outcomes import read_outcomes, table_stamps
 from advtrain.tracking.sources import Finished
@@ -27,7 +29,7 @@ class Result:
     Attributes:
         metrics: curves, and numbers of the whole run at step 0.
         checkpoints: the hash of the weights that were made, or attacked, by name.
-        state: `finished`, or `collapsed` with a cause.
+        state: `finished`, or `collapsed` or `stopped` with a cause.
     """
 
     manifest: Mapping[str, Any]
@@ -50,7 +52,7 @@ class Result:
     @property
     def trained(self) -> str:
         """The key of the training that an evaluation judges; empty for a training."""
-        inputs = self.manifest["inputs"]
+        inputs = self.manifest["inputs"] if self.manifest["stage"] != "train" else {}
         return next((str(inputs[one]["key"]) for one in inputs if one.startswith("train:")), "")
 
 
@@ -86,25 +88,40 @@ def training(found: Finished) -> Result:
 
 
 def evaluation(found: Finished) -> Result:
-    """Read a finished evaluation: its outcomes, one row per example.
+    """Read a finished attack or certificate: its rows, one per example.
 
     Raises:
         FileNotFoundError: if a file is not there (yet).
         ValueError, KeyError, TypeError: if one is damaged.
     """
     manifest, timing = _json(found.manifest), _json(found.folder / "timing.json")
-    path = found.folder / "outcomes.parquet"
-    rows = read_outcomes(path)
-    means = {
-        "clean_accuracy": pc.mean(pc.equal(rows["clean_prediction"], rows["label"])),
-        "robust_accuracy": pc.mean(pc.equal(rows["adversarial_prediction"], rows["label"])),
-        "mean_forward_passes": pc.mean(rows["forward"]),
-        "mean_backward_passes": pc.mean(rows["backward"]),
-    }
-    values = {name: value.as_py() for name, value in means.items()}
+    if manifest["stage"] == "certify":
+        path = found.folder / "certified.parquet"
+        rows = read_certified(path)
+        measured = _certified(rows)
+    else:
+        path = found.folder / "outcomes.parquet"
+        rows = read_outcomes(path)
+        measured = {
+            "clean_accuracy": pc.equal(rows["clean_prediction"], rows["label"]),
+            "robust_accuracy": pc.equal(rows["adversarial_prediction"], rows["label"]),
+        }
+    measured |= {"mean_forward_passes": rows["forward"], "mean_backward_passes": rows["backward"]}
+    values = {name: pc.mean(column).as_py() for name, column in measured.items()}
     metrics = numbers({**values, "seconds": timing["seconds"]}, timing["finished"])
     weights = {str(manifest["params"]["weights"]): table_stamps(rows, path)["checkpoint"]}
     return Result(manifest, timing, metrics, weights)
+
+
+def _certified(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Return what counts of each example: at the budget, or (without one) at any radius."""
+    correct = pc.equal(rows["prediction"], rows["label"])
+    reached = pc.greater_equal(rows["radius"], pc.fill_null(rows["epsilon"], 0.0))
+    return {
+        "certified_accuracy": pc.and_(correct, reached),
+        # The area below the curve of certified accuracy over the radius.
+        "mean_certified_radius": pc.if_else(correct, rows["radius"], 0.0),
+    }
 
 
 def curves(rows: Iterable[Mapping[str, Any]]) -> tuple[Metric, ...]:

@@ -120,8 +120,8 @@ def _trained(cell: Cell, result: Result, evaluations: Collection[Result]) -> Run
     for evaluation in evaluations:
         if evaluation.trained == result.key:
             for metric in evaluation.metrics:
-                if metric.name == "robust_accuracy":
-                    name = f"robust_accuracy/{evaluation.name}"
+                if metric.name in ("robust_accuracy", "certified_accuracy"):
+                    name = f"{metric.name}/{evaluation.name}"
                     columns.setdefault(name, replace(metric, name=name))
     record = _finished(cell, "train", result)
     tags = _tags(
@@ -132,7 +132,7 @@ def _trained(cell: Cell, result: Result, evaluations: Collection[Result]) -> Run
 
 
 def _evaluated(cell: Cell, result: Result) -> RunRecord:
-    record = _finished(cell, "attack", result)
+    record = _finished(cell, str(result.manifest["stage"]), result)
     (checkpoint,) = result.checkpoints.values()
     tags = _tags(checkpoint_hash=checkpoint, evaluation=result.name, train_key=result.trained)
     return replace(record, parent=result.trained, tags={**record.tags, **tags})
@@ -171,15 +171,15 @@ def _open_job(cell: Cell, job: Mapping[str, Any], current: str) -> RunRecord:
     Args:
         cell: where its files lie.
         job: its progress file.
-        current: the key of the training that `results/` shows, which is what an attack attacks.
+        current: the key of the training that `results/` shows, which is what is evaluated.
     """
-    attacks = job["stage"] == "attack"
+    evaluates = job["stage"] != "train"
     key, name = str(job["key"]), str(job["name"]).rpartition("/")[2]
     return RunRecord(
         study=cell.study,
         name=name,
         key=key,
-        parent=current if attacks else "",
+        parent=current if evaluates else "",
         status=STATUS[job["state"]],
         started=job["started"],
         finished=job["updated"] if job["state"] != "running" else None,
@@ -191,10 +191,10 @@ def _open_job(cell: Cell, job: Mapping[str, Any], current: str) -> RunRecord:
             cell=cell.cell,
             status=job["state"],
             cause=job.get("cause") or "",
-            evaluation=name if attacks else "",
-            train_key=current if attacks else "",
+            evaluation=name if evaluates else "",
+            train_key=current if evaluates else "",
         ),
-        metrics=() if attacks else unfinished.live_curves(cell.live, cell.cell, key),
+        metrics=() if evaluates else unfinished.live_curves(cell.live, cell.cell, key),
     )
 
 

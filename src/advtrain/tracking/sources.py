@@ -1,8 +1,9 @@
 """The files that say what the runs are: where they lie, and whether they changed.
 
-Per cell: `results/train/<study>/<cell>/`, `results/attack/<study>/<cell>/<evaluation>/`, the same
-folders in the store of finished cells (which keeps the manifest at the top of its entry), and for
-jobs that are not finished `.pipeline/progress/<stage>/<study>/<cell>[/<evaluation>].json` and
+Per cell: `results/train/<study>/<cell>/`, `results/attack/<study>/<cell>/<evaluation>/` and the
+like below `results/certify`, the same folders in the store of finished cells (which keeps the
+manifest at the top of its entry), and for jobs that are not finished
+`.pipeline/progress/<stage>/<study>/<cell>[/<evaluation>].json` and
 `.pipeline/wip/train/<study>/<cell>.<key>/history.jsonl`.
 """
 
@@ -17,7 +18,7 @@ from advtrain.graph.store import Store
 from advtrain.tracking.location import home
 
 # Folders between `results/<stage>` and a result.
-DEPTH = {"train": 2, "attack": 3}
+DEPTH = {"train": 2, "attack": 3, "certify": 3}
 
 
 class Finished(NamedTuple):
@@ -34,7 +35,7 @@ class Cell:
     Attributes:
         name: `<study>/<cell>`.
         trained: finished trainings, what `results/` shows first.
-        evaluated: finished evaluations, in the same order.
+        evaluated: finished attacks and certificates, each in the same order.
         progress: files that say how far a job is.
         live: files with the rows of a training that goes on.
     """
