@@ -9,8 +9,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/advtrain"
 FLOORS = (
-    *("params", "provenance", "graph", "noise", "threat", "data", "models", "attacks"),
-    *("methods", "training", "evaluation", "results", "published", "reporting", "tracking", "cli"),
+    *("params", "provenance", "graph", "noise", "threat", "data", "models", "attacks", "bounds"),
+    *("methods", "certificates", "training", "evaluation", "results", "published"),
+    *("reporting", "tracking", "cli"),
 )
 WITHOUT_TORCH = ("params", "provenance", "graph", "results", "reporting", "tracking", "cli")
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -24,6 +24,21 @@ def folder(collected: Collected, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Collected:
+    """The study with the best weights and the certificates of one method."""
+    root = tmp_path_factory.mktemp("rich")
+    synthetic.write_rich_tree(root)
+    return collect(synthetic.STUDY, synthetic.read_rich_records(root))
+
+
+@pytest.fixture(scope="session")
+def rich_folder(rich: Collected, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("rich_collected")
+    write_collected(rich, found)
+    return found
+
+
+@pytest.fixture(scope="session")
 def grouped(collected: Collected) -> list[Unit]:
     return units(measure(collected), check_info(synthetic.study_info()))
 

@@ -1,11 +1,14 @@
 import pytest
 
 from advtrain.reporting.costs import cost_rows, costs_data
+from advtrain.reporting.layout import costs_sheet
 from advtrain.reporting.measure import Unit, measure, units
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import Collected
 from advtrain.results.schema import COSTS
 from tests.results import synthetic
+
+INFO = check_info(synthetic.study_info())
 
 
 def test_costs_are_those_counted_by_hand(grouped: list[Unit], collected: Collected) -> None:
@@ -20,6 +23,20 @@ def test_costs_are_those_counted_by_hand(grouped: list[Unit], collected: Collect
     # Half a second for each of 8 and 6 evaluations.
     assert (natural.attack, pgd.attack) == (4.0, 3.0)
     assert pgd.devices == ("cpu",)
+
+
+def test_certificates_are_timed_beside_the_attacks(rich: Collected) -> None:
+    grouped = units(measure(rich), check_info(synthetic.study_info()))
+    rows = {row.unit.name: row for row in cost_rows(grouped, rich.costs)}
+    found = rows["pgd_at-linf-0.1"]
+    # A quarter of a second for each of 2 certificates, half for each of 6 + 3 attacks.
+    assert (found.attack, found.certify) == (4.5, 0.5)
+    assert found.seconds == 121.0
+    assert rows["natural"].certify is None
+    heads = [c.title for c in costs_sheet(list(rows.values()), INFO).columns]
+    assert "all certificates, s" in heads
+    without = [row for row in rows.values() if row.certify is None]
+    assert "all certificates, s" not in [c.title for c in costs_sheet(without, INFO).columns]
 
 
 def test_without_times_there_are_passes(grouped: list[Unit]) -> None:

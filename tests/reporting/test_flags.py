@@ -1,15 +1,25 @@
+import numpy as np
 import pytest
 
-from advtrain.reporting.flags import Flag, collapse, merge, overfitting
+from advtrain.reporting.flags import (
+    Flag,
+    collapse,
+    merge,
+    overfitting,
+    robust_overfitting,
+    stopped,
+    unsound,
+)
+from advtrain.reporting.statistics import Run
 from advtrain.reporting.wording import percent_words
-from tests.reporting.made import evaluated, measured
+from tests.reporting.made import certified, evaluated, measured
 
 CELL = "fgsm_mixed-linf-0.2-s0"
 
 
 def test_a_training_that_ended_as_collapsed_is_flagged_with_its_cause() -> None:
     cell = measured(CELL, [], status="collapsed", cause="the loss was nan in epoch {3}")
-    flag = collapse(cell, [], 10)
+    flag = collapse(cell, None, 10)
     assert flag is not None
     assert flag.words(percent_words) == "collapsed: the loss was nan in epoch {3}"
 
@@ -26,7 +36,7 @@ def test_a_training_that_ended_as_collapsed_is_flagged_with_its_cause() -> None:
 )
 def test_a_clean_accuracy_no_better_than_chance_is_flagged(clean: float, flagged: bool) -> None:
     one = evaluated("pgd_20-linf-0.2", 0.0, clean=clean)
-    flag = collapse(measured(CELL, [one]), [one], 10)
+    flag = collapse(measured(CELL, [one]), one.clean, 10)
     assert (flag is not None) == flagged
     if flag:
         words = f"collapsed: clean accuracy {100 * clean:.1f} % is not above chance, 10.0 %"
@@ -34,7 +44,7 @@ def test_a_clean_accuracy_no_better_than_chance_is_flagged(clean: float, flagged
 
 
 def test_without_rows_nothing_is_said_of_chance() -> None:
-    assert collapse(measured(CELL, []), [], 10) is None
+    assert collapse(measured(CELL, []), None, 10) is None
 
 
 @pytest.mark.parametrize(
@@ -72,6 +82,78 @@ def test_an_attack_without_gradients_is_neither() -> None:
     queries = evaluated("square-linf-0.2", 0.0, backwards=0)
     assert overfitting([evaluated("fgsm-linf-0.2", 0.9, backwards=1), queries]) is None
     assert overfitting([evaluated("pgd_20-linf-0.2", 0.1), queries]) is None
+
+
+def test_a_training_that_its_method_ended_is_flagged_with_the_cause() -> None:
+    cell = measured(CELL, [], status="stopped", cause="catastrophic overfitting in epoch 7")
+    flag = stopped(cell)
+    assert flag is not None
+    assert flag.words(percent_words) == "stopped: catastrophic overfitting in epoch 7"
+    assert stopped(measured(CELL, [])) is None
+    assert collapse(cell, None, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("best", "flagged"),
+    [
+        # Of 100 examples, c that the best alone has right: (c -+ 1.96 sqrt(c + 1 - c^2/102)) / 102.
+        (60, True),  # 0.0980 -+ 0.0608
+        (57, True),  # 0.0686 -+ 0.0527: low end 0.0160
+        (56, False),  # 0.0588 -+ 0.0495: low end 0.0093, not over 1 point
+        (50, False),
+        (40, False),
+    ],
+)
+def test_a_best_epoch_clearly_above_the_last_is_robust_overfitting(
+    best: int, flagged: bool
+) -> None:
+    ids = np.arange(100)
+    flag = robust_overfitting(Run(ids, ids < 50), Run(ids, ids < best))
+    assert (flag is not None) == flagged
+    if flag:
+        assert flag.words(percent_words) == (
+            f"robust overfitting: worst-case accuracy {best}.0 % at the best epoch, 50.0 % at "
+            f"the last"
+        )
+
+
+def test_a_gap_that_is_lost_in_the_noise_is_none() -> None:
+    # The same 10 points with 30 against 20 discordant examples: 0.0980 -+ 0.1346.
+    ids = np.arange(100)
+    last, best = Run(ids, ids < 50), Run(ids, (ids >= 20) & (ids < 80))
+    assert robust_overfitting(last, best) is None
+
+
+PROVEN = certified("ibp-linf-0.2", [0.0] * 6 + [0.2] * 4, wrong=[9])
+
+
+@pytest.mark.parametrize(
+    ("attack", "robust", "clean", "refuted"),
+    [
+        ("pgd_20-linf-0.2", 0.4, 1.0, 0),  # examples 4 and on withstand it
+        ("pgd_20-linf-0.2", 0.1, 1.0, 3),  # 6, 7 and 8; the certificate is wrong about 9
+        ("pgd_20-linf-0.1", 0.2, 1.0, 2),  # a smaller budget lies within
+        ("pgd_20-linf-0.2", 0.4, 0.3, 1),  # a wrong clean image refutes it too
+        ("pgd_20-linf-0.3", 0.0, 1.0, 0),
+        ("pgd_20-l2-0.2", 0.0, 1.0, 0),
+        ("pgd_20-linf-0.2-best", 0.0, 1.0, 0),
+    ],
+)
+def test_a_certificate_that_an_attack_refutes_is_unsound(
+    attack: str, robust: float, clean: float, refuted: int
+) -> None:
+    one = evaluated(attack, robust, clean=clean, examples=10)
+    flag = unsound(measured(CELL, [one], [PROVEN]), PROVEN)
+    assert (flag is not None) == (refuted > 0)
+    if flag:
+        words = f"unsound: certified examples were broken, {refuted} by {attack}: this is a bug"
+        assert flag.words(percent_words) == words
+
+
+def test_an_attack_on_the_model_says_nothing_of_the_smoothed_one() -> None:
+    smoothed = certified("smoothing_025-l2", [1.0] * 10)
+    one = evaluated("pgd_20-l2-0.2", 0.0, examples=10)
+    assert unsound(measured(CELL, [one], [smoothed]), smoothed) is None
 
 
 def test_what_holds_for_several_seeds_is_said_once() -> None:

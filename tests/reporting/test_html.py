@@ -140,8 +140,9 @@ def test_each_number_of_the_results_links_to_its_lineage(page: Page) -> None:
         for tag, a, place in page.elements
         if tag == "a" and "td" in place and (a["href"] or "").startswith("#lineage-")
     ]
-    # Six rows of five accuracies; the failed one has none.
-    assert len(links) == 30
+    # Six rows of five accuracies, four methods with two accuracies and two differences; the failed
+    # one has none.
+    assert len(links) == 30 + 16
     assert links[10] == {
         "href": "#lineage-fake-pgd_at-linf-0.1",
         "title": "95 % interval 64.0 to 94.8 %, n = 20, seeds: 2",
@@ -200,13 +201,15 @@ def test_flags_stand_below_their_row(page: Page) -> None:
         for text, place in page.texts
         if "tbody" in place and place[-1] == "span" and ":" in text
     ]
-    assert flags == [
-        "failed: RuntimeError: <out> & about (seed 2)",
-        "catastrophic overfitting: robust accuracy 90.0 % under fgsm, 0.0 % under cw_20 (seed 1)",
-        "missing: not run",
-        "failed: RuntimeError: <out> & about",
-        "missing: not run",
+    failed = "failed: RuntimeError: <out> & about"
+    overfitted = "catastrophic overfitting: robust accuracy 90.0 % under fgsm, 0.0 % under cw_20"
+    verdicts = [
+        "cost High: not decided. Not compared: TRADES, MART, Fast-AT, AWP, Consistency AT",
+        "gain High: not decided. Not compared: Fast-AT, Consistency AT",
     ]
+    results = [f"{failed} (seed 2)", f"{overfitted} (seed 1)", "missing: not run"]
+    methods = [*verdicts, f"{failed} (seed 2)", *verdicts, *results[1:]]
+    assert flags == [*results, *methods, failed, "missing: not run"]
 
 
 def test_a_whole_report_has_no_banner(folder: Path, drawn: Path, tmp_path: Path) -> None:
@@ -239,6 +242,53 @@ def test_a_study_of_which_nothing_was_collected_is_shown_as_failed(
     assert "no network" in page.said()
     ids = [a["id"] for _, a, _ in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
+
+
+def test_the_rich_study_shows_its_tables_folded_and_its_certificates(
+    rich_folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    page = Page(write(rich_folder, drawn, tmp_path / "a.html", certificates=["ibp"]))
+    heads = [text for text, place in page.texts if place[-2:] == ("summary", "h3")]
+    assert heads == [
+        *("What robustness costs and gains", "The best epoch against the last"),
+        "Certified accuracy",
+    ]
+    numbers = [text for text, place in page.texts if place[-1:] == ("b",) and "caption" in place]
+    assert numbers == [f"Table {number}." for number in range(1, 6)]
+    folds = [a for a in page.all("details") if a.get("class") == "fold"]
+    assert all("open" in fold for fold in folds)
+    said = " ".join(page.said().split())
+    assert "15 of 20 robust" in said
+    assert "7 of 20 certified" in said
+    assert "18 of 20 right" in said
+    cell = "pgd_at-linf-0.1-s0"
+    assert f".pipeline/fresh/certify/fake/{cell}/smoothing_025-l2" in said
+    assert digest(f"certify {cell} ibp-linf-0.1")[:16] in said
+    # The flag stands in two tables, and once in the list.
+    flagged = "robust overfitting: worst-case accuracy 85.0 % at the best epoch, 55.0 % at the last"
+    places = [place[-1] for text, place in page.texts if text == f"{flagged} (seed 0)"]
+    assert places == ["span", "span", "dd"]
+    again = write(rich_folder, drawn, tmp_path / "b.html", certificates=["ibp"])
+    assert again == (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def test_a_table_without_rows_is_not_shown(page: Page) -> None:
+    heads = [text for text, place in page.texts if place[-2:] == ("summary", "h3")]
+    assert heads == ["What robustness costs and gains"]
+    assert "This study has no certificates." not in page.said()
+
+
+def test_a_selection_without_a_flag_stays_folded(tmp_path: Path) -> None:
+    cell = "natural-s0"
+    synthetic.write_training(tmp_path, "fake", cell, "natural", None, 0)
+    names = ("pgd_20-linf-0.1", "pgd_20-linf-0.1-best")
+    for name, weights in zip(names, ("last", "best"), strict=True):
+        synthetic.write_evaluation(tmp_path, "fake", cell, name, "natural", None, 0, weights)
+    record = read_cell(tmp_path, "fake", cell, names)
+    write_collected(collect("fake", [record]), tmp_path / "collected")
+    page = Page(write(tmp_path / "collected", tmp_path, tmp_path / "index.html"))
+    (fold,) = (a for a in page.all("details") if a.get("class") == "fold")
+    assert "open" not in fold
 
 
 @pytest.mark.browser

@@ -69,8 +69,19 @@ def test_a_failed_evaluation_knows_its_cell() -> None:
     found = locate(failure("fake/natural-s0/pgd_20-linf-8_255"), "fake")
     assert found is not None
     assert found.cell.label == "natural"
-    assert found.evaluation is not None
-    assert found.evaluation.epsilon == 8 / 255
+    assert found.certificate is None
+    assert found.attack is not None
+    assert found.attack.epsilon == 8 / 255
+    assert not found.of_the_cell
+
+
+def test_a_failed_certificate_is_no_attack() -> None:
+    told: Failure = {**failure("fake/natural-s0/smoothing_025-l2"), "stage": "certify"}
+    found = locate(told, "fake")
+    assert found is not None
+    assert found.attack is None
+    assert found.certificate is not None
+    assert (found.certificate.attack, found.certificate.epsilon) == ("smoothing_025", None)
 
 
 def test_rows_that_come_in_pieces_are_put_together(collected: Collected, tmp_path: Path) -> None:

@@ -32,6 +32,23 @@ def test_metrics_are_those_counted_by_hand(folder: Path, tmp_path: Path) -> None
     }
 
 
+def test_the_gap_and_the_certified_accuracy_are_metrics(rich_folder: Path, tmp_path: Path) -> None:
+    info = check_info(synthetic.study_info())
+    write_metrics([StudyReport(info, rich_folder, tmp_path)], tmp_path / "metrics.json")
+    found = json.loads((tmp_path / "metrics.json").read_text())["fake"]
+    cell = found["pgd_at-linf-0.1-s0"]
+    assert cell["worst_case"] == {"linf-0.1": 0.55, "linf-0.1-best": 0.85}
+    assert cell["worst_case_best_minus_last"] == {"linf-0.1": 0.3}
+    assert cell["certified_accuracy"] == {
+        "ibp-linf-0.1": 0.35,
+        "smoothing_025-l2-0": 0.9,
+        "smoothing_025-l2-0.25": 0.75,
+        "smoothing_025-l2-0.5": 0.5,
+        "smoothing_025-l2-0.75": 0.25,
+    }
+    assert "certified_accuracy" not in found["natural-s0"]
+
+
 def test_shares_have_six_places_and_weights_stay_apart() -> None:
     cell = measured(
         "natural-s0",

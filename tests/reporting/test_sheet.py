@@ -115,4 +115,5 @@ def test_csv_leaves_null_empty_and_joins_lists() -> None:
     )
     text = comma_separated(data)
     assert text == 'method,epsilon,flags\n"a,b",0.1,x; y\nc,,\n'
+    assert comma_separated(pa.table({"epochs": [[3, 4], []]})) == 'epochs\n3; 4\n""\n'
     assert next(csv.DictReader(io.StringIO(text)))["method"] == "a,b"

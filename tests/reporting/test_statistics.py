@@ -3,6 +3,8 @@ import pytest
 from scipy.stats import binomtest
 
 from advtrain.reporting.statistics import (
+    Run,
+    difference,
     estimate,
     mean_and_spread,
     mean_of_all,
@@ -64,7 +66,7 @@ def test_the_worst_case_needs_the_clean_image_and_every_attack() -> None:
 
 def test_seeds_do_not_count_as_examples() -> None:
     ids = np.arange(10)
-    found = estimate([ids < 8, ids < 6], [ids, ids])
+    found = estimate([Run(ids, ids < 8), Run(ids, ids < 6)])
     assert found is not None
     assert found.mean == pytest.approx(0.7)
     assert found.spread == pytest.approx(0.1 * 2**0.5)
@@ -73,4 +75,70 @@ def test_seeds_do_not_count_as_examples() -> None:
 
 
 def test_no_seed_has_no_estimate() -> None:
-    assert estimate([], []) is None
+    assert estimate([]) is None
+
+
+def runs(*right: list[int], examples: int = 10) -> list[Run]:
+    """Make a run for each list of right examples."""
+    ids = np.arange(examples)
+    return [Run(ids, np.isin(ids, one)) for one in right]
+
+
+def test_a_difference_is_that_of_agresti_and_min() -> None:
+    # 100 examples, c = 10 that ours alone has right, b = 3 that theirs alone has.
+    ours, theirs = (
+        runs([*range(50), *range(50, 60)], [], examples=100)[:1],
+        runs([*range(50), *range(60, 63)], examples=100),
+    )
+    found = difference(ours, theirs)
+    assert found is not None
+    assert found.mean == pytest.approx(0.07)
+    # 7/102 ± 1.959964 sqrt(14 - 49/102) / 102, on paper.
+    assert found.low == pytest.approx(0.068627 - 0.070652, abs=1e-5)
+    assert found.high == pytest.approx(0.068627 + 0.070652, abs=1e-5)
+    assert (found.spread, found.examples) == (None, 100)
+    back = difference(theirs, ours)
+    assert back is not None
+    assert (back.mean, back.low, back.high) == (-found.mean, -found.high, -found.low)
+
+
+def test_without_a_discordant_example_a_difference_still_has_an_interval() -> None:
+    same = runs([1, 2, 3])
+    found = difference(same, same)
+    assert found is not None
+    assert found.mean == 0
+    # ± 1.96 sqrt(1) / 12
+    assert (round(found.low, 4), round(found.high, 4)) == (-0.1633, 0.1633)
+
+
+def test_a_difference_over_seeds_is_of_the_means_of_each_example() -> None:
+    # Ours has example 0 right in both seeds and 1 in one; theirs has neither.
+    found = difference(runs([0, 1], [0]), runs([], []))
+    assert found is not None
+    assert found.mean == pytest.approx(0.15)
+    # Sums of 1 + 0.5 and 1 + 0.25 over 10 examples: 1.5/12 ± 1.96 sqrt(2.25 - 2.25/12) / 12.
+    assert found.low == pytest.approx(0.125 - 0.234565, abs=1e-5)
+
+
+def test_the_spread_of_a_difference_is_that_of_the_pairs_or_of_both_groups() -> None:
+    ours, theirs = runs([0, 1, 2, 3], [0, 1]), runs([0, 1], [])
+    paired = difference(ours, theirs, same_runs=True)
+    assert paired is not None
+    assert paired.spread == 0
+    apart = difference(ours, theirs)
+    assert apart is not None
+    # Both have 0.2 / sqrt(2) over their seeds.
+    assert apart.spread == pytest.approx(0.2)
+    alone = difference(ours, theirs[:1])
+    assert alone is not None
+    assert alone.spread == pytest.approx(0.2 / 2**0.5)
+
+
+def test_a_difference_is_over_the_examples_that_both_have() -> None:
+    ours = [Run(np.array([4, 2, 9]), np.array([True, False, True]))]
+    theirs = [Run(np.array([9, 4, 7]), np.array([False, True, True]))]
+    found = difference(ours, theirs)
+    assert found is not None
+    assert (found.mean, found.examples) == (0.5, 2)
+    assert difference(ours, [Run(np.array([1]), np.array([True]))]) is None
+    assert difference([], theirs) is None

@@ -28,6 +28,8 @@ def test_a_study_told_wrong_is_refused(change: dict[str, Any], message: str) -> 
 
 def test_what_is_not_told_is_named() -> None:
     info = study_info()
-    del info["attacks"], info["classes"]
-    with pytest.raises(ValueError, match="study fake: the report is not told its classes, attacks"):
+    del info["attacks"], info["classes"], info["method_updates"]
+    with pytest.raises(
+        ValueError, match="study fake: the report is not told its classes, attacks, method_upd"
+    ):
         check_info(info)

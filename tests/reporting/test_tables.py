@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,14 +10,14 @@ from advtrain.reporting.tables import sheets, write_tables
 from advtrain.results.collect import Collected, collect, read_cell, write_collected
 from tests.results import synthetic
 
+NAMES = ("results", "methods", "selection", "certified", "costs", "curve")
+
 
 @pytest.fixture(scope="module")
 def tables(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tables")
     written = write_tables(folder, synthetic.study_info(), out)
-    names = {
-        f"{n}.{e}" for n in ("results", "costs", "curve") for e in ("md", "csv", "tex", "parquet")
-    }
+    names = {f"{name}.{ending}" for name in NAMES for ending in ("md", "csv", "tex", "parquet")}
     assert {path.relative_to(out).as_posix() for path in written} == names
     return out
 
@@ -41,12 +42,53 @@ def test_percent_are_in_the_rendered_table_alone(tables: Path) -> None:
 
 
 def test_all_formats_hold_the_same_rows(tables: Path) -> None:
-    for name, rows in (("results", 6), ("costs", 5), ("curve", 25)):
-        data = pq.read_table(tables / f"{name}.parquet")
-        assert data.num_rows == rows
-        assert len((tables / f"{name}.csv").read_text().splitlines()) == rows + 1
-        lines = (tables / f"{name}.md").read_text().splitlines()
-        assert len([line for line in lines if line.startswith("|")]) == rows + 2
+    expected = {"results": 6, "methods": 4, "costs": 5, "curve": 25}
+    for name in NAMES:
+        check_formats(tables, name, expected.get(name, 0), expected.get(name, 0))
+
+
+def check_formats(tables: Path, name: str, rows: int, shown: int) -> None:
+    data = pq.read_table(tables / f"{name}.parquet")
+    assert data.num_rows == rows
+    with (tables / f"{name}.csv").open(newline="") as file:
+        read = list(csv.reader(file))
+    assert read[0] == data.column_names
+    assert len(read) == rows + 1
+    assert {len(row) for row in read} == {data.num_columns}
+    lines = [
+        line for line in (tables / f"{name}.md").read_text().splitlines() if line.startswith("|")
+    ]
+    assert len(lines) == shown + 2
+    # A bar within a text is escaped.
+    assert len({line.count("|") - line.count(r"\|") for line in lines}) == 1
+    text = (tables / f"{name}.tex").read_text()
+    form = text.split(r"\begin{tabular}{")[1].split("}")[0]
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert all(len(line.replace(r"\&", "").split("&")) == len(form) for line in body)
+    assert len([line for line in body if not line.startswith(" &")]) == shown
+
+
+def test_a_study_with_both_weights_and_certificates_fills_every_table(
+    rich_folder: Path, tmp_path: Path
+) -> None:
+    info = synthetic.study_info(certificates=["ibp", "smoothing_025"])
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        write_tables(rich_folder, info, folder)
+    # One method has a row for the best weights too, which the page and Markdown leave out.
+    check_formats(tmp_path / "a", "results", 7, 6)
+    check_formats(tmp_path / "a", "methods", 4, 4)
+    check_formats(tmp_path / "a", "selection", 1, 1)
+    check_formats(tmp_path / "a", "certified", 5, 5)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_what_a_study_does_not_have_is_said_in_an_empty_table(tables: Path) -> None:
+    assert "This study has no certificates." in (tables / "certified.md").read_text()
+    assert "one kind of weights alone" in (tables / "selection.md").read_text()
+    data = pq.read_table(tables / "certified.parquet")
+    assert str(data.schema.field("certified_accuracy").type) == "double"
+    assert str(data.schema.field("flags").type).startswith("list<")
 
 
 def test_the_results_are_the_same_bytes_whatever_the_times(
@@ -55,22 +97,18 @@ def test_the_results_are_the_same_bytes_whatever_the_times(
     slower = collected.costs.to_pylist()
     for row in slower:
         row["seconds"] = row["seconds"] * 1.7
-    changed = Collected(
-        collected.outcomes,
-        collected.cells,
-        collected.histories,
-        collected.costs.from_pylist(slower, collected.costs.schema),
-    )
+    costs = collected.costs.from_pylist(slower, collected.costs.schema)
+    changed = replace(collected, costs=costs)
     write_collected(changed, tmp_path / "collected")
     write_tables(tmp_path / "collected", synthetic.study_info(), tmp_path / "tables")
-    for name in ("results", "curve"):
+    for name in set(NAMES) - {"costs"}:
         for ending in ("md", "csv", "tex", "parquet"):
             ours, theirs = (root / f"{name}.{ending}" for root in (tables, tmp_path / "tables"))
             assert ours.read_bytes() == theirs.read_bytes()
     assert (tables / "costs.csv").read_bytes() != (tmp_path / "tables/costs.csv").read_bytes()
 
 
-def test_several_weights_get_a_column(tmp_path: Path) -> None:
+def test_of_several_weights_the_last_are_shown_and_all_are_in_the_data(tmp_path: Path) -> None:
     cell = "pgd_at-linf-0.1-s0"
     synthetic.write_training(tmp_path, "fake", cell, "pgd_at", 0.1, 0)
     names = ("pgd_20-linf-0.1", "pgd_20-linf-0.1-best")
@@ -80,8 +118,15 @@ def test_several_weights_get_a_column(tmp_path: Path) -> None:
     info = check_info(synthetic.study_info())
     found = sheets(collect("fake", [record]), info)
     for name in ("results", "curve"):
-        place = [column.title for column in found[name].columns].index("weights")
-        assert {row[place].text for row in found[name].rows} == {"last", "best"}
+        assert "weights" not in [column.title for column in found[name].columns]
+        assert set(found[name].data["weights"].to_pylist()) == {"last", "best"}
+        assert len(found[name].rows) == found[name].data.num_rows / 2
+        assert "Shown are the weights of the last epoch" in found[name].reading
+    only_best = read_cell(tmp_path, "fake", cell, names[1:])
+    found = sheets(collect("fake", [only_best]), info)
+    for name in ("results", "curve"):
+        assert "those of the best epoch by validation" in found[name].reading
+        assert found[name].rows
 
 
 def test_a_number_knows_its_lineage(collected: Collected) -> None:

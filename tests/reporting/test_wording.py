@@ -1,7 +1,7 @@
 import pytest
 
 from advtrain.reporting import wording
-from advtrain.reporting.statistics import Estimate
+from advtrain.reporting.statistics import Difference, Estimate
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,38 @@ def test_missing_seeds_are_said(found: int, planned: int, text: str) -> None:
 )
 def test_times_have_three_digits(count: float | None, spread: float | None, text: str) -> None:
     assert wording.seconds(count, spread) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0314, "3.1"), (-0.0314, "−3.1"), (0.0, "0.0"), (-0.0001, "0.0"), (-1.0, "−100.0")],
+)
+def test_a_difference_is_in_points_with_a_minus_that_is_one(share: float, text: str) -> None:
+    assert wording.points(share) == text
+
+
+def test_a_difference_shows_its_spread_and_its_interval() -> None:
+    found = Difference(-0.031, -0.05, 0.01, 0.004, 100)
+    assert wording.gap(found) == "−3.1 ± 0.4"
+    assert wording.gap_interval(found) == "[−5.0, 1.0]"
+    assert wording.gap(Difference(0.03123, 0.0, 0.1, None, 10_000)) == "3.12"
+    assert (wording.gap(None), wording.gap_interval(None)) == ("–", "")
+
+
+@pytest.mark.parametrize(
+    ("best", "all_of_them", "text"),
+    [
+        ([31], [50], "31 of 50"),
+        ([31, 28], [50, 50], "31, 28 of 50"),
+        ([31, 12], [50, 14], "31 of 50, 12 of 14"),
+        ([None], [50], "– of 50"),
+        ([], [], "–"),
+    ],
+)
+def test_the_best_epochs_stand_beside_all(
+    best: list[int | None], all_of_them: list[int | None], text: str
+) -> None:
+    assert wording.epochs(best, all_of_them) == text
 
 
 def test_other_numbers() -> None:

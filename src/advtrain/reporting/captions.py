@@ -176,8 +176,7 @@ def _curves(points: Sequence[CurvePoint]) -> tuple[tuple[Unit, tuple[CurvePoint,
 def _own_budget(rows: Sequence[ResultRow]) -> tuple[ResultRow, ...]:
     kept: dict[tuple[str, str | None, float | None], ResultRow] = {}
     for row in rows:
-        own = row.unit.norm is None or (row.norm, row.epsilon) == (row.unit.norm, row.unit.epsilon)
-        if own and row.clean and row.worst:
+        if row.own_budget and row.clean and row.worst:
             kept.setdefault((row.unit.name, row.norm, row.epsilon), row)
     return tuple(kept.values())
 

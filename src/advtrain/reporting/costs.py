@@ -22,7 +22,8 @@ class CostRow:
             without one.
         forward: forward passes of the whole training per training example.
         backward: backward passes likewise.
-        attack: seconds of all evaluations of a cell, the mean over seeds.
+        attack: seconds of all attacks on a cell, the mean over seeds.
+        certify: seconds of all certificates on a cell, the mean over seeds.
         devices: where it was timed.
         causes: why cells of it have no times.
     """
@@ -35,6 +36,7 @@ class CostRow:
     forward: float | None
     backward: float | None
     attack: float | None
+    certify: float | None
     devices: tuple[str, ...]
     causes: tuple[str, ...]
 
@@ -50,11 +52,11 @@ def cost_rows(units: Sequence[Unit], costs: pa.Table) -> list[CostRow]:
         One row per unit, in their order.
     """
     training: dict[str, float] = {}
-    attacks: dict[str, list[float | None]] = {}
+    evaluations: dict[tuple[str, str], list[float | None]] = {}
     devices: dict[str, set[str]] = {}
     for row in costs.to_pylist():
-        if row["stage"] == "attack":
-            attacks.setdefault(row["cell"], []).append(row["seconds"])
+        if row["stage"] != "train":
+            evaluations.setdefault((row["stage"], row["cell"]), []).append(row["seconds"])
         elif row["seconds"] is not None:
             training[row["cell"]] = row["seconds"]
         if row["device"]:
@@ -64,11 +66,10 @@ def cost_rows(units: Sequence[Unit], costs: pa.Table) -> list[CostRow]:
     rows = []
     for unit in units:
         mean, spread, seeds = _training(unit, training)
-        attacked = [attacks.get(cell.cell, []) for cell in unit.cells]
-        # A cell of which one evaluation was not timed has no total.
-        totals = [
-            sum(s for s in one if s is not None) for one in attacked if one and None not in one
-        ]
+        attack, certify = (
+            _total([evaluations.get((stage, cell.cell), []) for cell in unit.cells])
+            for stage in ("attack", "certify")
+        )
         rows.append(
             CostRow(
                 unit=unit,
@@ -78,10 +79,11 @@ def cost_rows(units: Sequence[Unit], costs: pa.Table) -> list[CostRow]:
                 ratio=mean / reference if mean is not None and reference else None,
                 forward=mean_of_all([cell.forward for cell in unit.cells]),
                 backward=mean_of_all([cell.backward for cell in unit.cells]),
-                attack=mean_and_spread(totals)[0] if totals else None,
+                attack=attack,
+                certify=certify,
                 devices=tuple(sorted({d for c in unit.cells for d in devices.get(c.cell, ())})),
                 causes=tuple(
-                    dict.fromkeys(f"{a.state}: {a.cause}" for a in unit.absent if not a.evaluation)
+                    dict.fromkeys(f"{a.state}: {a.cause}" for a in unit.absent if a.of_the_cell)
                 ),
             )
         )
@@ -101,12 +103,19 @@ def costs_data(rows: Sequence[CostRow]) -> pa.Table:
             "forward_passes": pa.array([row.forward for row in rows], pa.float64()),
             "backward_passes": pa.array([row.backward for row in rows], pa.float64()),
             "attack_seconds": pa.array([row.attack for row in rows], pa.float64()),
+            "certify_seconds": pa.array([row.certify for row in rows], pa.float64()),
             "seeds": pa.array([row.seeds for row in rows], pa.int64()),
             "seeds_planned": pa.array([len(row.unit.seeds) for row in rows], pa.int64()),
             "devices": pa.array([list(row.devices) for row in rows], pa.list_(pa.string())),
             "flags": pa.array([list(row.causes) for row in rows], pa.list_(pa.string())),
         }
     )
+
+
+def _total(seconds: Sequence[Sequence[float | None]]) -> float | None:
+    """Add up the times of each cell's evaluations; one that was not timed leaves no total."""
+    totals = [sum(s for s in one if s is not None) for one in seconds if one and None not in one]
+    return mean_and_spread(totals)[0] if totals else None
 
 
 def _training(unit: Unit, seconds: dict[str, float]) -> tuple[float | None, float | None, int]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from advtrain.reporting.measure import Evaluated, Unit
-from advtrain.reporting.results import estimate_columns
+from advtrain.reporting.columns import estimate_columns
+from advtrain.reporting.measure import Evaluated, Unit, clean_runs, robust_runs
 from advtrain.reporting.statistics import Estimate, estimate
 from advtrain.reporting.study import StudyInfo
 
@@ -31,6 +31,11 @@ class CurvePoint:
     accuracy: Estimate | None
     causes: tuple[str, ...]
 
+    @property
+    def shown(self) -> bool:
+        """The point is of the weights that a reader is shown: the last, where attacked."""
+        return self.weights == self.unit.weights[0]
+
 
 def curve_points(units: Sequence[Unit], info: StudyInfo) -> list[CurvePoint]:
     """Compute the points: every budget at which the curve's attack was run, and clean images at 0.
@@ -44,7 +49,9 @@ def curve_points(units: Sequence[Unit], info: StudyInfo) -> list[CurvePoint]:
     """
     points: list[CurvePoint] = []
     for unit in units if info["curve_attack"] else ():
-        causes = tuple(dict.fromkeys(f"{one.state}: {one.cause}" for one in unit.absent))
+        causes = tuple(
+            dict.fromkeys(f"{one.state}: {one.cause}" for one in unit.absent if not one.certificate)
+        )
         before = len(points)
         for weights in unit.weights:
             found: dict[tuple[str, float], list[Evaluated]] = {}
@@ -60,13 +67,11 @@ def curve_points(units: Sequence[Unit], info: StudyInfo) -> list[CurvePoint]:
                 for norm in {one.norm for one in made}:
                     clean.setdefault(norm, []).append(next(e for e in made if e.norm == norm))
             for norm, seeds in sorted(clean.items()):
-                accuracy = estimate([e.clean for e in seeds], [e.example for e in seeds])
+                accuracy = estimate(clean_runs(seeds))
                 points.append(CurvePoint(unit, norm, 0.0, weights, accuracy, causes))
                 for (other, epsilon), attacked in sorted(found.items(), key=lambda item: item[0]):
                     if other == norm and epsilon > 0:
-                        accuracy = estimate(
-                            [e.robust for e in attacked], [e.example for e in attacked]
-                        )
+                        accuracy = estimate(robust_runs(attacked))
                         points.append(CurvePoint(unit, norm, epsilon, weights, accuracy, causes))
         if len(points) == before:
             points.append(CurvePoint(unit, None, None, unit.weights[0], None, causes))

@@ -5,11 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from advtrain.reporting.measure import Evaluated, Measured
-from advtrain.reporting.statistics import wilson
+from advtrain.reporting.measure import Certified, Evaluated, Measured
+from advtrain.reporting.statistics import Correct, Run, difference, wilson
 
 OVERFITTING_GAP = 0.20
 """By how much a single-step attack's robust accuracy has to exceed the strongest iterative one."""
+
+ROBUST_OVERFITTING_GAP = 0.01
+"""By how much the best epoch's robust accuracy has to exceed the last one's, beyond the noise."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class Flag:
     """One warning.
 
     Attributes:
-        kind: `collapsed`, `catastrophic overfitting`, `failed`, `missing` or `incomplete`.
+        kind: `collapsed`, `stopped`, `catastrophic overfitting`, `robust overfitting`, `unsound`,
+            `failed`, `missing` or `incomplete`.
         text: the warning, with a place `{name}` for each value.
         values: shares in [0, 1], and texts.
         seeds: the seeds that it is about; empty for all.
@@ -40,16 +44,20 @@ class Flag:
         return said
 
 
-def collapse(cell: Measured, evaluations: Sequence[Evaluated], classes: int) -> Flag | None:
+def collapse(cell: Measured, clean: Correct | None, classes: int) -> Flag | None:
     """Flag a cell that learned nothing, or stopped learning.
 
     That is: its training ended as collapsed, or the 95 % Wilson interval of its clean accuracy
     contains chance (one in `classes`) or lies below it.
+
+    Args:
+        cell: the cell.
+        clean: (N,) it was right on the clean image; None if that is not known.
+        classes: of the data set.
     """
     if cell.status == "collapsed":
         return Flag("collapsed", "{cause}", {"cause": cell.cause or "no cause recorded"})
-    if evaluations:
-        clean = evaluations[0].clean
+    if clean is not None:
         accuracy = float(np.mean(clean))
         if wilson(accuracy, len(clean))[0] <= 1 / classes:
             return Flag(
@@ -58,6 +66,13 @@ def collapse(cell: Measured, evaluations: Sequence[Evaluated], classes: int) -> 
                 {"clean": accuracy, "chance": 1 / classes},
             )
     return None
+
+
+def stopped(cell: Measured) -> Flag | None:
+    """Flag a training that its own method ended before its last epoch."""
+    if cell.status != "stopped":
+        return None
+    return Flag("stopped", "{cause}", {"cause": cell.cause or "no cause recorded"})
 
 
 def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
@@ -90,6 +105,46 @@ def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
             "hard_accuracy": iterative[hard],
         },
     )
+
+
+def robust_overfitting(last: Run, best: Run) -> Flag | None:
+    """Flag robust overfitting: the robust accuracy fell after the best epoch.
+
+    That is: the worst-case accuracy of the best epoch's weights exceeds that of the last epoch's
+    by more than 1 point, by the lower end of the 95 % interval of the paired difference. Named by
+    Rice et al. (2020), who find it in most adversarial trainings that go on for long.
+    """
+    gap = difference([best], [last])
+    if gap is None or gap.low <= ROBUST_OVERFITTING_GAP:
+        return None
+    return Flag(
+        "robust overfitting",
+        "worst-case accuracy {best} at the best epoch, {last} at the last",
+        {"best": float(np.mean(best.correct)), "last": float(np.mean(last.correct))},
+    )
+
+
+def unsound(cell: Measured, one: Certified) -> Flag | None:
+    """Flag a certificate that an attack refutes: a result that shows a bug.
+
+    That is: an example is proven to be classified right within a budget, and the last weights
+    were wrong on it, at the clean image or at the point of an attack within that budget. A
+    certificate that finds a radius for each example speaks of another predictor (the smoothed
+    model), which no attack here was run on.
+    """
+    if one.epsilon is None:
+        return None
+    proven = one.example[one.certified(one.epsilon)]
+    refuted = []
+    for attack in cell.evaluations:
+        inside = attack.norm == one.norm and attack.epsilon <= one.epsilon
+        if inside and attack.weights == "last":
+            broken = attack.example[~(attack.clean & attack.robust)]
+            if count := len(np.intersect1d(proven, broken)):
+                refuted.append(f"{count} by {attack.name}")
+    if not refuted:
+        return None
+    return Flag("unsound", f"certified examples were broken, {', '.join(refuted)}: this is a bug")
 
 
 def merge(flags: Iterable[tuple[Flag, int]], seeds: Sequence[int]) -> tuple[Flag, ...]:

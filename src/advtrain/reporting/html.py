@@ -1,7 +1,7 @@
 """The page: every table and figure, and behind each number its lineage, in one offline file."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,20 @@ from advtrain.reporting import wording
 from advtrain.reporting.captions import captions, select
 from advtrain.reporting.lineage import Group, lineages
 from advtrain.reporting.measure import measure, units
-from advtrain.reporting.sheet import Sheet
+from advtrain.reporting.sheet import Cell, Sheet
 from advtrain.reporting.study import UNKNOWN, Failure, StudyInfo, StudyReport, check_info
 from advtrain.reporting.svg import inline_svg
 from advtrain.reporting.tables import sheets
 from advtrain.results.collect import Collected, read_collected
 from advtrain.results.files import write_bytes
-from advtrain.results.schema import CELLS, COSTS, OUTCOMES
+from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES
 
 TEMPLATES = Path(__file__).parent / "templates"
+FOLDED = {
+    "methods": "What robustness costs and gains",
+    "selection": "The best epoch against the last",
+    "certified": "Certified accuracy",
+}
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,23 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """A table that can be folded away.
+
+    Attributes:
+        name: of the table.
+        head: what stands above it.
+        table: with its number.
+        open: it is shown unfolded.
+    """
+
+    name: str
+    head: str
+    table: tuple[int, Sheet]
+    open: bool
+
+
+@dataclass(frozen=True)
 class Section:
     """One study on the page.
 
@@ -41,8 +63,9 @@ class Section:
         info: the study in words.
         facts: names and texts: data set, classes, attacks.
         results: the results table, with its number.
+        folded: the tables that can be folded away, of those that have rows.
         costs: the costs table, with its number.
-        flags: every warning of the results table, with the row that it stands in.
+        flags: every warning of the tables, with the row that it stands in.
         figures: the figures that show something.
         groups: the lineages.
     """
@@ -50,6 +73,7 @@ class Section:
     info: StudyInfo
     facts: tuple[tuple[str, str], ...]
     results: tuple[int, Sheet]
+    folded: tuple[Folded, ...]
     costs: tuple[int, Sheet]
     flags: tuple[tuple[str, tuple[str, ...]], ...]
     figures: tuple[Figure, ...]
@@ -103,8 +127,9 @@ def _section(study: StudyReport, tables: Iterator[int], figures: Iterator[int]) 
         info=info,
         facts=_facts(info, collected),
         results=(next(tables), laid["results"]),
+        folded=tuple(_folded(laid, tables)),
         costs=(next(tables), laid["costs"]),
-        flags=tuple(_flags(laid["results"])),
+        flags=_flags([laid[name] for name in ("results", "selection", "certified")]),
         figures=tuple(_figures(study, info, collected, figures)),
         groups=lineages(info["name"], grouped, collected),
     )
@@ -128,25 +153,35 @@ def _facts(info: StudyInfo, collected: Collected) -> tuple[tuple[str, str], ...]
     )
 
 
-def _flags(results: Sheet) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Name each flagged row by its method and budgets."""
-    notes = [place for place, column in enumerate(results.columns) if column.kind == "notes"]
-    heads = [
-        place
-        for place, column in enumerate(results.columns)
-        if column.kind == "name" or column.title.endswith("ε")
-    ]
-    for row in results.rows:
-        said = tuple(note for place in notes for note in row[place].notes)
-        if said:
-            named = [
-                row[place].text
-                if results.columns[place].kind == "name"
-                else f"{results.columns[place].title} = {row[place].text}"
-                for place in heads
-                if row[place].text != wording.NOTHING
-            ]
-            yield ", ".join(named), said
+def _folded(laid: Mapping[str, Sheet], tables: Iterator[int]) -> Iterator[Folded]:
+    """Number the tables that have rows; what happened to no method stays folded."""
+    for name, head in FOLDED.items():
+        sheet = laid[name]
+        noted = any(cell.notes for row in sheet.rows for cell in row)
+        if sheet.rows:
+            yield Folded(name, head, (next(tables), sheet), open=name != "selection" or noted)
+
+
+def _flags(shown: Sequence[Sheet]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Name each flagged row by its method and budgets; what two tables say is said once."""
+    found: dict[str, dict[str, None]] = {}
+    for sheet in shown:
+        for row in sheet.rows:
+            said = [note for cell in row for note in cell.notes]
+            if said:
+                found.setdefault(_row_name(sheet, row), {}).update(dict.fromkeys(said))
+    return tuple((name, tuple(notes)) for name, notes in found.items())
+
+
+def _row_name(sheet: Sheet, row: Sequence[Cell]) -> str:
+    named = []
+    for column, cell in zip(sheet.columns, row, strict=True):
+        if cell.text != wording.NOTHING:
+            if column.kind == "name":
+                named.append(cell.text)
+            elif column.title.endswith("ε"):
+                named.append(f"{column.title} = {cell.text}")
+    return ", ".join(named)
 
 
 def _figures(
@@ -167,4 +202,5 @@ def _empty() -> Collected:
         cells=CELLS.empty_table(),
         histories=pa.table({"cell": pa.array([], pa.string())}),
         costs=COSTS.empty_table(),
+        certified=CERTIFIED.empty_table(),
     )

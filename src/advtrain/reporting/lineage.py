@@ -7,16 +7,16 @@ from typing import Any
 
 from advtrain.reporting import wording
 from advtrain.reporting.captions import unit_text
-from advtrain.reporting.measure import Evaluated, Measured, Unit
+from advtrain.reporting.measure import Certified, Evaluated, Measured, Unit
 from advtrain.results.collect import Collected
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One evaluation of a cell: what came out, from what, and the command that makes it again."""
+    """An attack or a certificate: what came out, from what, and the command that makes it again."""
 
     name: str
-    robust: str
+    right: str
     key: str
     weights: str
     checkpoint: str
@@ -35,7 +35,7 @@ class Lineage:
         facts: names and texts: key, hashes, passes, the MLflow run.
         params: every resolved parameter, by dotted name.
         upstream: the name, key and digest of each input.
-        attacks: its evaluations.
+        attacks: its evaluations: the attacks, then the certificates.
         command: makes it again.
     """
 
@@ -90,6 +90,7 @@ def _lineage(study: str, cell: Measured, row: Mapping[str, Any]) -> Lineage:
     )
     upstream = json.loads(row["upstream"])
     described = json.loads(row["evaluations"])
+    evaluated: tuple[Evaluated | Certified, ...] = (*cell.evaluations, *cell.certificates)
     return Lineage(
         cell=row["cell"],
         seed=row["seed"],
@@ -100,22 +101,29 @@ def _lineage(study: str, cell: Measured, row: Mapping[str, Any]) -> Lineage:
             for name, found in sorted(upstream.items())
         ),
         attacks=tuple(
-            _attack(study, cell.cell, one, described.get(one.name, {})) for one in cell.evaluations
+            _attack(study, cell.cell, one, described.get(one.name, {})) for one in evaluated
         ),
         command=f"snakemake --cores all -- .pipeline/fresh/train/{study}/{row['cell']}",
     )
 
 
-def _attack(study: str, cell: str, one: Evaluated, described: Mapping[str, str]) -> Attack:
+def _attack(
+    study: str, cell: str, one: Evaluated | Certified, described: Mapping[str, str]
+) -> Attack:
+    if isinstance(one, Certified):
+        stage, said = "certify", "certified" if one.epsilon is not None else "right"
+        correct = one.certified(one.epsilon or 0.0)
+    else:
+        stage, said, correct = "attack", "robust", one.robust
     return Attack(
         name=one.name,
-        robust=f"{int(one.robust.sum())} of {len(one.robust)}",
+        right=f"{int(correct.sum())} of {len(correct)} {said}",
         key=described.get("key", ""),
-        weights=one.weights,
+        weights=described.get("weights", "last"),
         checkpoint=described.get("checkpoint", ""),
         code_digest=described.get("code_digest", ""),
         protocol=described.get("protocol", ""),
-        command=f"snakemake --cores all -- .pipeline/fresh/attack/{study}/{cell}/{one.name}",
+        command=f"snakemake --cores all -- .pipeline/fresh/{stage}/{study}/{cell}/{one.name}",
     )
 
 

@@ -1,7 +1,7 @@
 """From rows to what was measured: per cell and evaluation, who was right about which example."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from advtrain.reporting.statistics import Correct
+from advtrain.reporting.statistics import Correct, Run
 from advtrain.reporting.study import Failure, StudyInfo
 from advtrain.results.collect import Collected
 from advtrain.results.names import (
@@ -50,8 +50,52 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Certified:
+    """One certificate on one cell.
+
+    Attributes:
+        name: the evaluation, `ibp-linf-0.2` or `smoothing_025-l2`.
+        certificate: the certificate's name, `ibp`.
+        norm: of the budget or of the radii.
+        epsilon: the budget that was certified for; None where a radius was found for each example,
+            for a predictor of its own (the smoothed model).
+        example: (N,) ids.
+        clean: (N,) the prediction of the certified predictor is the label.
+        abstained: (N,) it made no prediction.
+        radius: (N,) up to which the prediction is proven to stay; 0 where it is not.
+    """
+
+    name: str
+    certificate: str
+    norm: str
+    epsilon: float | None
+    example: NDArray[np.int64]
+    clean: Correct
+    abstained: Correct
+    radius: NDArray[np.float64]
+
+    def certified(self, radius: float) -> Correct:
+        """Say per example whether it is right, and proven to stay so within the radius."""
+        # The tolerance takes a budget that was stored as a radius for itself.
+        return self.clean & (self.radius >= radius * (1 - 1e-6))
+
+
+@dataclass(frozen=True)
 class Measured:
-    """One cell: what it is, how it ended, what was measured on it."""
+    """One cell: what it is, how it ended, what was measured on it.
+
+    Attributes:
+        cell: its name.
+        name: the same in parts.
+        status: finished, collapsed or stopped.
+        cause: why, if not finished.
+        forward: forward passes of the whole training per training example.
+        backward: backward passes likewise.
+        evaluations: the attacks on it.
+        certificates: the certificates on its last weights.
+        epochs: of the training.
+        best_epoch: whose weights were kept as the best by validation.
+    """
 
     cell: str
     name: CellName
@@ -60,16 +104,25 @@ class Measured:
     forward: float | None
     backward: float | None
     evaluations: tuple[Evaluated, ...]
+    certificates: tuple[Certified, ...] = ()
+    epochs: int | None = None
+    best_epoch: int | None = None
 
 
 @dataclass(frozen=True)
 class Absent:
-    """A cell without results, or an evaluation of a cell without outcomes, and why."""
+    """A cell without results, or an evaluation or certificate of a cell without rows, and why."""
 
     cell: CellName
-    evaluation: EvaluationName | None
+    attack: EvaluationName | None
+    certificate: EvaluationName | None
     state: str
     cause: str
+
+    @property
+    def of_the_cell(self) -> bool:
+        """The training itself has no results."""
+        return self.attack is None and self.certificate is None
 
 
 @dataclass(frozen=True)
@@ -81,7 +134,7 @@ class Unit:
         norm: of the training budget; None for natural training.
         epsilon: the training budget; None for natural training.
         cells: those with results, by seed.
-        absent: those without, and evaluations without.
+        absent: those without, and evaluations and certificates without.
     """
 
     method: str
@@ -115,9 +168,12 @@ def measure(collected: Collected) -> list[Measured]:
     evaluations: dict[str, list[Evaluated]] = {}
     cells = collected.cells.to_pylist()
     described = {row["cell"]: json.loads(row["evaluations"]) for row in cells}
-    for cell, name, rows in _blocks(collected.outcomes):
+    for cell, name, rows in _blocks(collected.outcomes, "attack"):
         weights = described.get(cell, {}).get(name, {}).get("weights", "last")
         evaluations.setdefault(cell, []).append(_evaluated(name, weights, rows))
+    certificates: dict[str, list[Certified]] = {}
+    for cell, name, rows in _blocks(collected.certified, "certificate"):
+        certificates.setdefault(cell, []).append(_certified(name, rows))
     return [
         Measured(
             cell=row["cell"],
@@ -127,6 +183,9 @@ def measure(collected: Collected) -> list[Measured]:
             forward=_per_example(row, "forward_passes"),
             backward=_per_example(row, "backward_passes"),
             evaluations=tuple(evaluations.get(row["cell"], ())),
+            certificates=tuple(certificates.get(row["cell"], ())),
+            epochs=row["epochs"],
+            best_epoch=row["best_epoch"],
         )
         for row in cells
     ]
@@ -165,12 +224,15 @@ def units(measured: Sequence[Measured], info: StudyInfo) -> list[Unit]:
 
 
 def locate(failure: Failure, study: str) -> Absent | None:
-    """Say which cell or evaluation a failure is of; None if it is of neither."""
+    """Say which cell, attack or certificate a failure is of; None if it is of none."""
     cell, _, evaluation = failure["cell"].removeprefix(f"{study}/").partition("/")
     try:
+        found = parse_evaluation(evaluation) if evaluation else None
+        certificate = failure["stage"] == "certify"
         return Absent(
             cell=parse_cell(cell),
-            evaluation=parse_evaluation(evaluation) if evaluation else None,
+            attack=None if certificate else found,
+            certificate=found if certificate else None,
             state=failure["state"],
             cause=failure["cause"],
         )
@@ -178,23 +240,33 @@ def locate(failure: Failure, study: str) -> Absent | None:
         return None
 
 
+def clean_runs(evaluations: Iterable[Evaluated | Certified]) -> tuple[Run, ...]:
+    """Return who was right on the clean images, for each evaluation."""
+    return tuple(Run(one.example, one.clean) for one in evaluations)
+
+
+def robust_runs(evaluations: Iterable[Evaluated]) -> tuple[Run, ...]:
+    """Return who was right at the attacked points, for each evaluation."""
+    return tuple(Run(one.example, one.robust) for one in evaluations)
+
+
 def _identity(name: CellName) -> tuple[str, str | None, float | None]:
     return name.label, name.norm, name.epsilon
 
 
-def _blocks(outcomes: pa.Table) -> list[tuple[str, str, pa.Table]]:
-    """Cut the rows where the cell or the evaluation changes."""
-    if outcomes.num_rows == 0:
+def _blocks(rows: pa.Table, evaluation: str) -> list[tuple[str, str, pa.Table]]:
+    """Cut rows where the cell or the evaluation (in the column of that name) changes."""
+    if rows.num_rows == 0:
         return []
-    columns = [outcomes[name].combine_chunks() for name in ("cell", "attack")]
+    columns = [rows[name].combine_chunks() for name in ("cell", evaluation)]
     codes = [column.indices.to_numpy() for column in columns]
     changes = np.flatnonzero((np.diff(codes[0]) != 0) | (np.diff(codes[1]) != 0)) + 1
     starts = [0, *changes.tolist()]
-    ends = [*changes.tolist(), outcomes.num_rows]
+    ends = [*changes.tolist(), rows.num_rows]
     blocks = []
     for start, end in zip(starts, ends, strict=True):
-        cell, attack = (column[start].as_py() for column in columns)
-        blocks.append((cell, attack, outcomes.slice(start, end - start)))
+        cell, name = (column[start].as_py() for column in columns)
+        blocks.append((cell, name, rows.slice(start, end - start)))
     return blocks
 
 
@@ -211,6 +283,20 @@ def _evaluated(name: str, weights: str, rows: pa.Table) -> Evaluated:
         clean=rows["clean_prediction"].to_numpy() == label,
         robust=rows["adversarial_prediction"].to_numpy() == label,
         backwards=int(rows["backward"].to_numpy().max()),
+    )
+
+
+def _certified(name: str, rows: pa.Table) -> Certified:
+    prediction = rows["prediction"].to_numpy()
+    return Certified(
+        name=name,
+        certificate=parse_evaluation(name).attack,
+        norm=rows["norm"][0].as_py(),
+        epsilon=rows["epsilon"][0].as_py(),
+        example=rows["example"].to_numpy(),
+        clean=prediction == rows["label"].to_numpy(),
+        abstained=prediction < 0,
+        radius=rows["radius"].to_numpy().astype(np.float64),
     )
 
 

@@ -1,14 +1,15 @@
 """The metrics that `dvc metrics diff` compares between commits."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from advtrain.reporting.budgets import robust_to_all
+from advtrain.reporting.certified import radii
 from advtrain.reporting.measure import Evaluated, Measured, measure
-from advtrain.reporting.results import robust_to_all
 from advtrain.reporting.study import StudyReport, check_info
 from advtrain.results.collect import read_collected
 from advtrain.results.files import write_bytes
@@ -20,9 +21,11 @@ def write_metrics(studies: Sequence[StudyReport], out: Path) -> None:
 
     Args:
         studies: one whose collected folder is not there has no metrics.
-        out: the file: study -> cell -> `clean_accuracy`, `robust_accuracy` (by evaluation) and
-            `worst_case` (by norm and budget; over all attacks of the study), each a share in
-            [0, 1] rounded to six places.
+        out: the file: study -> cell -> `clean_accuracy`, `robust_accuracy` (by evaluation),
+            `worst_case` (by norm and budget; over all attacks of the study),
+            `worst_case_best_minus_last` (likewise, where both weights met them) and
+            `certified_accuracy` (by evaluation, with the radius where there is no budget), each a
+            share in [0, 1] or a difference of two, rounded to six places.
     """
     metrics = {}
     for study in studies:
@@ -32,13 +35,14 @@ def write_metrics(studies: Sequence[StudyReport], out: Path) -> None:
     write_bytes(out, (json.dumps(metrics, indent=1, sort_keys=True) + "\n").encode())
 
 
-def cell_metrics(measured: Iterable[Measured], attacks: Sequence[str]) -> dict[str, dict[str, Any]]:
+def cell_metrics(measured: Sequence[Measured], attacks: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Compute the metrics of a study's cells.
 
     The worst case stands only at the budgets at which a cell met all attacks of the study, not the
     curve's alone. Clean accuracy is that of the last weights, where they were attacked.
     """
     metrics = {}
+    grid = radii([one for cell in measured for one in cell.certificates])
     for cell in measured:
         found: dict[str, Any] = {"robust_accuracy": {}, "worst_case": {}}
         budgets: dict[str, list[Evaluated]] = {}
@@ -52,8 +56,28 @@ def cell_metrics(measured: Iterable[Measured], attacks: Sequence[str]) -> dict[s
             correct = robust_to_all(evaluations, attacks)
             if correct is not None:
                 found["worst_case"][budget] = _share(correct)
+        worst = found["worst_case"]
+        both = [budget for budget in worst if f"{budget}-best" in worst]
+        gaps = {budget: round(worst[f"{budget}-best"] - worst[budget], 6) for budget in both}
+        if gaps:
+            found["worst_case_best_minus_last"] = gaps
+        if cell.certificates:
+            found["certified_accuracy"] = _certified(cell, grid)
         metrics[cell.cell] = found
     return metrics
+
+
+def _certified(
+    cell: Measured, grid: Mapping[tuple[str, str], tuple[float, ...]]
+) -> dict[str, float]:
+    found = {}
+    for one in cell.certificates:
+        if one.epsilon is not None:
+            found[one.name] = _share(one.certified(one.epsilon))
+        else:
+            for radius in grid[one.certificate, one.norm]:
+                found[f"{one.name}-{epsilon_text(radius)}"] = _share(one.certified(radius))
+    return found
 
 
 def _share(correct: Any) -> float:

@@ -1,18 +1,32 @@
 """The results: accuracies by method, training budget and evaluation budget."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from advtrain.reporting.flags import Flag, collapse, merge, overfitting
-from advtrain.reporting.measure import Evaluated, Measured, Unit
-from advtrain.reporting.statistics import Correct, Estimate, estimate, mean_of_all, worst_case
+from advtrain.reporting.budgets import (
+    Expected,
+    Threat,
+    at,
+    expected_attacks,
+    last_and_best,
+    row_threats,
+    table_threats,
+    worst_run,
+)
+from advtrain.reporting.columns import estimate_columns, flag_texts, texts_column
+from advtrain.reporting.flags import (
+    Flag,
+    collapse,
+    merge,
+    overfitting,
+    robust_overfitting,
+    stopped,
+)
+from advtrain.reporting.measure import Measured, Unit, clean_runs, robust_runs
+from advtrain.reporting.statistics import Estimate, Run, estimate, mean_of_all
 from advtrain.reporting.study import StudyInfo
-from advtrain.results.names import EvaluationName
-
-Threat = tuple[str, float]
-"""The norm and the epsilon of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,8 @@ class ResultRow:
         epsilon: the evaluation budget; None likewise.
         weights: which weights were attacked, `last` or `best`.
         cells: the cells with numbers in this row.
+        clean_runs: who was right on the clean image, for each cell.
+        worst_runs: who was right in the worst case, for each cell that met every attack.
         clean: accuracy on clean images.
         robust: for each attack of the study, the accuracy at the points that it returned; None
             where it was not run.
@@ -39,6 +55,8 @@ class ResultRow:
     epsilon: float | None
     weights: str
     cells: tuple[Measured, ...]
+    clean_runs: tuple[Run, ...]
+    worst_runs: tuple[Run, ...]
     clean: Estimate | None
     robust: dict[str, Estimate | None]
     worst: Estimate | None
@@ -50,6 +68,17 @@ class ResultRow:
     def examples(self) -> int | None:
         """How many distinct examples the row is over."""
         return self.clean.examples if self.clean else None
+
+    @property
+    def shown(self) -> bool:
+        """The row is of the weights that a reader is shown: the last, where they were attacked."""
+        return self.weights == self.unit.weights[0]
+
+    @property
+    def own_budget(self) -> bool:
+        """The evaluation budget is that of the training, or the training had none."""
+        unit = self.unit
+        return unit.norm is None or (self.norm, self.epsilon) == (unit.norm, unit.epsilon)
 
 
 def result_rows(units: Sequence[Unit], info: StudyInfo) -> list[ResultRow]:
@@ -66,15 +95,14 @@ def result_rows(units: Sequence[Unit], info: StudyInfo) -> list[ResultRow]:
     Returns:
         In the order of the units, then by budget, then last before best weights.
     """
-    table = _table_threats(units, info)
-    expected = _expected(units, info)
+    table = table_threats(units, info)
+    expected = expected_attacks(units, info)
     rows = []
     for unit in units:
-        threats: list[Threat | None] = [*_row_threats(unit, info, table)]
+        threats: list[Threat | None] = [*row_threats(unit, info, table)]
         for threat in threats or [None]:
             for weights in unit.weights:
-                attacks = expected.get((threat, weights), set()) if threat else set()
-                rows.append(_row(unit, threat, weights, attacks, info))
+                rows.append(_row(unit, threat, weights, expected, info))
     return rows
 
 
@@ -98,105 +126,36 @@ def results_data(rows: Sequence[ResultRow], attacks: Sequence[str]) -> pa.Table:
     columns["seeds_planned"] = pa.array([len(row.unit.seeds) for row in rows], pa.int64())
     columns["forward_passes"] = pa.array([row.forward for row in rows], pa.float64())
     columns["backward_passes"] = pa.array([row.backward for row in rows], pa.float64())
-    columns["flags"] = pa.array(
-        [[flag.words(lambda share: f"{share:.4f}") for flag in row.flags] for row in rows],
-        pa.list_(pa.string()),
-    )
+    columns["flags"] = texts_column([flag_texts(row.flags) for row in rows])
     return pa.table(columns)
 
 
-def estimate_columns(name: str, estimates: Sequence[Estimate | None]) -> dict[str, pa.Array]:
-    """Write estimates as columns: the mean, the ends of the interval, the spread."""
-    columns = {
-        name: [found.mean if found else None for found in estimates],
-        f"{name}_low": [found.low if found else None for found in estimates],
-        f"{name}_high": [found.high if found else None for found in estimates],
-        f"{name}_spread": [found.spread if found else None for found in estimates],
-    }
-    return {key: pa.array(values, pa.float64()) for key, values in columns.items()}
-
-
-def at(cell: Measured, threat: Threat | None, weights: str) -> tuple[Evaluated, ...]:
-    """Return a cell's evaluations at one budget."""
-    return tuple(
-        one
-        for one in cell.evaluations
-        if (one.norm, one.epsilon) == threat and one.weights == weights
-    )
-
-
-def robust_to_all(evaluations: Sequence[Evaluated], attacks: Iterable[str]) -> Correct | None:
-    """Return, per example, whether it withstood the attacks named; None if one was not run."""
-    found = {one.attack: one for one in evaluations}
-    wanted = list(attacks)
-    if not wanted or any(attack not in found for attack in wanted):
-        return None
-    return worst_case(evaluations[0].clean, [found[attack].robust for attack in wanted])
-
-
-def _table_threats(units: Sequence[Unit], info: StudyInfo) -> list[Threat]:
-    """List the budgets that the table is about: those trained at, those of more than the curve."""
-    found: set[Threat] = set()
-    for unit in units:
-        if unit.norm is not None and unit.epsilon is not None:
-            found.add((unit.norm, unit.epsilon))
-        found |= _attacked(unit, info)
-    if not found:
-        found = {(e.norm, e.epsilon) for u in units for c in u.cells for e in c.evaluations}
-    return sorted(found)
-
-
-def _attacked(unit: Unit, info: StudyInfo) -> set[Threat]:
-    """List the budgets at which a unit met, or should have met, an attack besides the curve's."""
-    return {
-        (one.norm, one.epsilon)
-        for one in _planned(unit)
-        if one.attack in info["attacks"] and one.attack != info["curve_attack"]
-    }
-
-
-def _planned(unit: Unit) -> list[Evaluated | EvaluationName]:
-    made: list[Evaluated | EvaluationName] = [e for cell in unit.cells for e in cell.evaluations]
-    return made + [one.evaluation for one in unit.absent if one.evaluation]
-
-
-def _row_threats(unit: Unit, info: StudyInfo, table: list[Threat]) -> list[Threat]:
-    if unit.norm is None or unit.epsilon is None:
-        return table
-    return sorted(_attacked(unit, info) | {(unit.norm, unit.epsilon)})
-
-
-def _expected(units: Sequence[Unit], info: StudyInfo) -> dict[tuple[Threat, str], set[str]]:
-    """List the attacks that every row of a budget should have: all that any cell has there."""
-    found: dict[tuple[Threat, str], set[str]] = {}
-    for one in (one for unit in units for one in _planned(unit)):
-        if one.attack in info["attacks"]:
-            found.setdefault(((one.norm, one.epsilon), one.weights), set()).add(one.attack)
-    return found
-
-
 def _row(
-    unit: Unit, threat: Threat | None, weights: str, expected: set[str], info: StudyInfo
+    unit: Unit, threat: Threat | None, weights: str, expected: Expected, info: StudyInfo
 ) -> ResultRow:
+    attacks = expected.get((threat, weights), frozenset()) if threat else frozenset()
     found = [(cell, at(cell, threat, weights)) for cell in unit.cells]
     found = [(cell, evaluations) for cell, evaluations in found if evaluations]
-    examples = [evaluations[0].example for _, evaluations in found]
-    robust = {}
-    for attack in info["attacks"]:
-        with_it = [one for _, evaluations in found for one in evaluations if one.attack == attack]
-        robust[attack] = estimate([one.robust for one in with_it], [one.example for one in with_it])
-    attacks = sorted(expected)
-    worst = [(cells[0].example, robust_to_all(cells, attacks)) for _, cells in found]
-    whole = [(example, correct) for example, correct in worst if correct is not None]
+    clean = clean_runs(evaluations[0] for _, evaluations in found)
+    worst = [worst_run(cell, threat, weights, attacks) for cell, _ in found]
+    whole = tuple(run for run in worst if run is not None)
+    robust = {
+        attack: estimate(
+            robust_runs(one for _, made in found for one in made if one.attack == attack)
+        )
+        for attack in info["attacks"]
+    }
     return ResultRow(
         unit=unit,
         norm=threat[0] if threat else None,
         epsilon=threat[1] if threat else None,
         weights=weights,
         cells=tuple(cell for cell, _ in found),
-        clean=estimate([evaluations[0].clean for _, evaluations in found], examples),
+        clean_runs=clean,
+        worst_runs=whole,
+        clean=estimate(clean),
         robust=robust,
-        worst=estimate([correct for _, correct in whole], [example for example, _ in whole]),
+        worst=estimate(whole),
         forward=mean_of_all([cell.forward for cell, _ in found]),
         backward=mean_of_all([cell.backward for cell, _ in found]),
         flags=_flags(unit, threat, weights, expected, info),
@@ -204,31 +163,37 @@ def _row(
 
 
 def _flags(
-    unit: Unit, threat: Threat | None, weights: str, expected: set[str], info: StudyInfo
+    unit: Unit, threat: Threat | None, weights: str, expected: Expected, info: StudyInfo
 ) -> tuple[Flag, ...]:
     flags: list[tuple[Flag, int]] = []
     missed: set[tuple[int, str]] = set()
-    without = {one.cell.seed for one in unit.absent if one.evaluation is None}
+    without = {one.cell.seed for one in unit.absent if one.of_the_cell}
     for one in unit.absent:
         flag = Flag(one.state, "{cause}", {"cause": one.cause})
-        if attack := one.evaluation:
+        if attack := one.attack:
             elsewhere = ((attack.norm, attack.epsilon), attack.weights) != (threat, weights)
             if elsewhere or one.cell.seed in without:
                 continue
             missed.add((one.cell.seed, attack.attack))
             values = {"cause": one.cause, "attack": attack.attack}
             flag = Flag(one.state, "{attack}, {cause}", values)
-        flags.append((flag, one.cell.seed))
+        if not one.certificate:
+            flags.append((flag, one.cell.seed))
+    attacks = expected.get((threat, weights), frozenset()) if threat else frozenset()
     for cell in unit.cells:
         evaluations = at(cell, threat, weights)
+        clean = evaluations[0].clean if evaluations else None
+        warnings = [stopped(cell), collapse(cell, clean, info["classes"])]
         # A model that was never trained against a step is not overfitted to it.
-        masked = overfitting(evaluations) if unit.norm is not None else None
-        for found in (collapse(cell, evaluations, info["classes"]), masked):
-            if found:
-                flags.append((found, cell.name.seed))
+        if unit.norm is not None:
+            warnings.append(overfitting(evaluations))
+            pair = last_and_best(cell, threat, expected)
+            if pair and weights == "last":
+                warnings.append(robust_overfitting(*pair))
+        flags += [(found, cell.name.seed) for found in warnings if found]
         absent = sorted(
             attack
-            for attack in expected - {one.attack for one in evaluations}
+            for attack in attacks - {one.attack for one in evaluations}
             if (cell.name.seed, attack) not in missed
         )
         if absent:

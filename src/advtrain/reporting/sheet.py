@@ -25,6 +25,7 @@ LATEX = {
     "`": r"\textasciigrave{}",
     "±": r"$\pm$",
     "–": "--",
+    "−": r"$-$",
     "ε": r"$\varepsilon$",
     "×": r"$\times$",
     "≤": r"$\leq$",
@@ -155,7 +156,8 @@ def comma_separated(data: pa.Table) -> str:
     writer.writerow(data.column_names)
     for row in data.to_pylist():
         writer.writerow(
-            "; ".join(value) if isinstance(value, list) else value for value in row.values()
+            "; ".join(map(str, value)) if isinstance(value, list) else value
+            for value in row.values()
         )
     return out.getvalue()
 

@@ -1,14 +1,27 @@
-"""Accuracies and how far to trust them, from rows of single examples."""
+"""Accuracies, their differences, and how far to trust them, from rows of single examples."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Correct = NDArray[np.bool_]
+
+
+class Run(NamedTuple):
+    """What came out of one seed.
+
+    Attributes:
+        example: (N,) ids.
+        correct: (N,) the example counts as right.
+    """
+
+    example: NDArray[np.int64]
+    correct: Correct
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,25 @@ class Estimate:
     high: float
     spread: float | None
     seeds: int
+    examples: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate one of two is, in [-1, 1], on the same examples.
+
+    Attributes:
+        mean: the mean over examples, of the means over seeds.
+        low: the lower end of the 95 % interval.
+        high: its upper end.
+        spread: the sample standard deviation over seeds; None where it is not known.
+        examples: how many examples both were tried on.
+    """
+
+    mean: float
+    low: float
+    high: float
+    spread: float | None
     examples: int
 
 
@@ -94,7 +126,7 @@ def worst_case(clean: Correct, robust: Sequence[Correct]) -> Correct:
     return every
 
 
-def estimate(correct: Sequence[Correct], examples: Sequence[NDArray[np.int64]]) -> Estimate | None:
+def estimate(runs: Sequence[Run]) -> Estimate | None:
     """Estimate an accuracy over seeds.
 
     The interval is Wilson's for the mean accuracy with as many trials as there are *distinct*
@@ -103,15 +135,72 @@ def estimate(correct: Sequence[Correct], examples: Sequence[NDArray[np.int64]]) 
     with them) and says nothing of the variation between them, which the spread does.
 
     Args:
-        correct: for each seed, (N,) booleans.
-        examples: for each seed, the (N,) ids of those examples.
+        runs: one for each seed.
 
     Returns:
         The estimate; None if there is no seed.
     """
-    if not correct:
+    if not runs:
         return None
-    mean, spread = mean_and_spread([float(np.mean(one)) for one in correct])
-    distinct = len(np.unique(np.concatenate(examples)))
+    mean, spread = mean_and_spread(_accuracies(runs))
+    distinct = len(np.unique(np.concatenate([run.example for run in runs])))
     low, high = wilson(mean, distinct)
-    return Estimate(mean, low, high, spread, len(correct), distinct)
+    return Estimate(mean, low, high, spread, len(runs), distinct)
+
+
+def difference(
+    ours: Sequence[Run], theirs: Sequence[Run], *, same_runs: bool = False
+) -> Difference | None:
+    """Estimate how much more accurate `ours` is than `theirs`, paired by example.
+
+    The interval is that of Agresti and Min (2005) for matched pairs, which for one seed each is
+    Wald's from the b and c examples that one of the two alone has right, with half an example
+    added to each cell of the 2 x 2 table:
+
+        (c - b) / (n + 2) ± 1.96 sqrt(b + c + 1 - (c - b)^2 / (n + 2)) / (n + 2).
+
+    With several seeds an example's difference is that of its means over seeds, and the sums of
+    these differences and of their squares stand for c - b and b + c. As with `estimate`, the
+    interval speaks of the examples and the spread of the seeds.
+
+    Args:
+        ours: one run for each seed.
+        theirs: likewise; examples that only one of the two was tried on do not count.
+        same_runs: the k-th of both belong together (two weights of one training), so that the
+            spread is that of the k differences; else the two spreads are added in quadrature.
+
+    Returns:
+        The difference; None without a common example.
+    """
+    if not ours or not theirs:
+        return None
+    (our_ids, our_means), (their_ids, their_means) = _by_example(ours), _by_example(theirs)
+    common, our_place, their_place = np.intersect1d(our_ids, their_ids, return_indices=True)
+    count = len(common)
+    if not count:
+        return None
+    differences = our_means[our_place] - their_means[their_place]
+    total, squares = float(differences.sum()), float((differences**2).sum())
+    centre = total / (count + 2)
+    variance = squares + 1 - total * total / (count + 2)
+    half = NormalDist().inv_cdf(0.975) * math.sqrt(variance) / (count + 2)
+    if same_runs:
+        pairs = zip(_accuracies(ours), _accuracies(theirs), strict=True)
+        spread = mean_and_spread([our - their for our, their in pairs])[1]
+    else:
+        found = [mean_and_spread(_accuracies(runs))[1] for runs in (ours, theirs)]
+        known = [one for one in found if one is not None]
+        spread = math.hypot(*known) if known else None
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    return Difference(total / count, low, high, spread, count)
+
+
+def _accuracies(runs: Sequence[Run]) -> list[float]:
+    return [float(np.mean(run.correct)) for run in runs]
+
+
+def _by_example(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the ids, each once, and the mean over the runs that were tried on it."""
+    ids, place = np.unique(np.concatenate([run.example for run in runs]), return_inverse=True)
+    right = np.concatenate([run.correct for run in runs]).astype(np.float64)
+    return ids, np.bincount(place, weights=right) / np.bincount(place)

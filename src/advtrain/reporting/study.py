@@ -12,9 +12,9 @@ class Failure(TypedDict):
     """A cell without numbers.
 
     Attributes:
-        cell: the cell `trades-linf-0.2-s0`, or one of its evaluations
+        cell: the cell `trades-linf-0.2-s0`, or one of its attacks and certificates
             `trades-linf-0.2-s0/pgd_20-linf-0.2`; the study's name may stand before it.
-        stage: the step that failed, or that never ran.
+        stage: the step that failed, or that never ran; `certify` for a certificate.
         state: `failed` or `missing`.
         cause: why, in words.
     """
@@ -38,6 +38,10 @@ class StudyInfo(TypedDict):
         curve_attack: the attack of the accuracy-versus-epsilon figure, or None.
         attacks: the attacks' names, in the order of the columns.
         methods: the methods' labels, in the order of the rows.
+        method_modules: the module of each, by label.
+        method_updates: how the weights of each are updated, `plain` or `awp`, by label.
+        method_upstream: the `teacher` and the `start` of each, None for none, by label.
+        certificates: the certificates' names, in the order of the rows.
         failures: the cells without numbers.
     """
 
@@ -49,6 +53,10 @@ class StudyInfo(TypedDict):
     curve_attack: str | None
     attacks: list[str]
     methods: list[str]
+    method_modules: dict[str, str]
+    method_updates: dict[str, str]
+    method_upstream: dict[str, dict[str, str | None]]
+    certificates: list[str]
     failures: list[Failure]
 
 

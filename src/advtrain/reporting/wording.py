@@ -1,6 +1,8 @@
 """Numbers as a reader sees them; the one place where a share becomes a percentage."""
 
-from advtrain.reporting.statistics import Estimate
+from collections.abc import Sequence
+
+from advtrain.reporting.statistics import Difference, Estimate
 from advtrain.results.names import epsilon_text
 
 NOTHING = "–"
@@ -36,6 +38,41 @@ def interval(found: Estimate | None) -> str:
         return ""
     low, high = (percent(end, found.examples) for end in (found.low, found.high))
     return f"[{low}, {high}]"
+
+
+def points(share: float, examples: int = 1) -> str:
+    """Write a difference of shares in points: -0.0314 -> `−3.1`."""
+    text = percent(share, examples)
+    # A difference that rounds to nothing has no sign.
+    return text.replace("-", "−") if float(text) else text.removeprefix("-")
+
+
+def gap(found: Difference | None) -> str:
+    """Write a difference, with the spread over seeds where there is one: `−3.1 ± 0.4`."""
+    if found is None:
+        return NOTHING
+    text = points(found.mean, found.examples)
+    if found.spread is not None:
+        text += f" ± {percent(found.spread, found.examples)}"
+    return text
+
+
+def gap_interval(found: Difference | None) -> str:
+    """Write the interval of a difference: `[−5.2, −1.0]`."""
+    if found is None:
+        return ""
+    return f"[{points(found.low, found.examples)}, {points(found.high, found.examples)}]"
+
+
+def epochs(chosen: Sequence[int | None], all_of_them: Sequence[int | None]) -> str:
+    """Write the best epoch of each seed: `31 of 50`, `31, 28 of 50`, `31 of 50, 12 of 14`."""
+    if not chosen:
+        return NOTHING
+    best = [NOTHING if epoch is None else str(epoch) for epoch in chosen]
+    total = [NOTHING if epoch is None else str(epoch) for epoch in all_of_them]
+    if len(set(total)) == 1:
+        return f"{', '.join(best)} of {total[0]}"
+    return ", ".join(f"{one} of {of}" for one, of in zip(best, total, strict=True))
 
 
 def seeds(found: int, planned: int) -> str:

@@ -1,0 +1,1 @@
+"""What others published: their claims as data, to stand beside what was measured."""

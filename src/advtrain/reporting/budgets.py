@@ -1,0 +1,103 @@
+"""Which attacks a row of a table is over: those that were run, or should have been, at a budget."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from advtrain.reporting.measure import Evaluated, Measured, Unit
+from advtrain.reporting.statistics import Correct, Run, worst_case
+from advtrain.reporting.study import StudyInfo
+from advtrain.results.names import EvaluationName
+
+Threat = tuple[str, float]
+"""The norm and the epsilon of an evaluation."""
+
+Expected = Mapping[tuple[Threat, str], frozenset[str]]
+"""The attacks that every row of a budget should have, for each of the weights."""
+
+
+def at(cell: Measured, threat: Threat | None, weights: str) -> tuple[Evaluated, ...]:
+    """Return a cell's evaluations at one budget."""
+    return tuple(
+        one
+        for one in cell.evaluations
+        if (one.norm, one.epsilon) == threat and one.weights == weights
+    )
+
+
+def robust_to_all(evaluations: Sequence[Evaluated], attacks: Iterable[str]) -> Correct | None:
+    """Return, per example, whether it withstood the attacks named; None if one was not run."""
+    found = {one.attack: one for one in evaluations}
+    wanted = list(attacks)
+    if not wanted or any(attack not in found for attack in wanted):
+        return None
+    return worst_case(evaluations[0].clean, [found[attack].robust for attack in wanted])
+
+
+def worst_run(
+    cell: Measured, threat: Threat | None, weights: str, attacks: Iterable[str]
+) -> Run | None:
+    """Return who withstood the attacks named at one budget; None if one was not run."""
+    evaluations = at(cell, threat, weights)
+    correct = robust_to_all(evaluations, attacks)
+    return None if correct is None else Run(evaluations[0].example, correct)
+
+
+def last_and_best(
+    cell: Measured, threat: Threat | None, expected: Expected
+) -> tuple[Run, Run] | None:
+    """Return who withstood the attacks that both weights should have met; None without both."""
+    if threat is None:
+        return None
+    both = (expected.get((threat, weights), frozenset()) for weights in ("last", "best"))
+    attacks = frozenset.intersection(*both)
+    last, best = (worst_run(cell, threat, weights, attacks) for weights in ("last", "best"))
+    return None if last is None or best is None else (last, best)
+
+
+def expected_attacks(units: Sequence[Unit], info: StudyInfo) -> Expected:
+    """List the attacks that every row of a budget should have: all that any cell has there."""
+    found: dict[tuple[Threat, str], set[str]] = {}
+    for one in (one for unit in units for one in _planned(unit)):
+        if one.attack in info["attacks"] and one.epsilon is not None:
+            found.setdefault(((one.norm, one.epsilon), one.weights), set()).add(one.attack)
+    return {place: frozenset(attacks) for place, attacks in found.items()}
+
+
+def table_threats(units: Sequence[Unit], info: StudyInfo) -> list[Threat]:
+    """List the budgets that the table is about: those trained at, those of more than the curve."""
+    found: set[Threat] = set()
+    for unit in units:
+        if unit.norm is not None and unit.epsilon is not None:
+            found.add((unit.norm, unit.epsilon))
+        found |= _attacked(unit, info)
+    if not found:
+        found = {(e.norm, e.epsilon) for u in units for c in u.cells for e in c.evaluations}
+    return sorted(found)
+
+
+def row_threats(unit: Unit, info: StudyInfo, table: list[Threat]) -> list[Threat]:
+    """List the budgets of a unit's rows: its own and those attacked at; without one, the table's.
+
+    Args:
+        unit: the cells that the rows are about.
+        info: the study.
+        table: what `table_threats` returned.
+    """
+    if unit.norm is None or unit.epsilon is None:
+        return table
+    return sorted(_attacked(unit, info) | {(unit.norm, unit.epsilon)})
+
+
+def _attacked(unit: Unit, info: StudyInfo) -> set[Threat]:
+    """List the budgets at which a unit met, or should have met, an attack besides the curve's."""
+    return {
+        (one.norm, one.epsilon)
+        for one in _planned(unit)
+        if one.attack in info["attacks"]
+        and one.attack != info["curve_attack"]
+        and one.epsilon is not None
+    }
+
+
+def _planned(unit: Unit) -> list[Evaluated | EvaluationName]:
+    made: list[Evaluated | EvaluationName] = [e for cell in unit.cells for e in cell.evaluations]
+    return made + [one.attack for one in unit.absent if one.attack]

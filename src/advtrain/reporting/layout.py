@@ -1,0 +1,329 @@
+"""The tables as they are read: columns, texts and the words that say how to read them."""
+
+from collections.abc import Iterable, Sequence
+
+from advtrain.published.claims import QUANTITIES, Quantity
+from advtrain.reporting import verdicts, wording
+from advtrain.reporting.certified import CertifiedRow, certified_data
+from advtrain.reporting.costs import CostRow, costs_data
+from advtrain.reporting.curve import CurvePoint, curve_data
+from advtrain.reporting.flags import Flag
+from advtrain.reporting.measure import Measured, Unit
+from advtrain.reporting.methods import MethodRow, methods_data
+from advtrain.reporting.results import ResultRow, results_data
+from advtrain.reporting.selection import SelectionRow, selection_data
+from advtrain.reporting.sheet import Cell, Column, Sheet
+from advtrain.reporting.statistics import Difference, Estimate
+from advtrain.reporting.study import StudyInfo
+
+MEANS = (
+    "Mean over seeds ± sample standard deviation; in brackets the 95 % Wilson interval with as "
+    "many trials as distinct examples."
+)
+DIFFERENCES = (
+    "Differences are in points, paired by example, with the 95 % interval of Agresti and Min "
+    "(2005); their ± is over seeds."
+)
+
+
+def results_sheet(rows: Sequence[ResultRow], info: StudyInfo) -> Sheet:
+    """Lay out the results: one row per method, training budget and evaluation budget."""
+    shown = [row for row in rows if row.shown]
+    several_norms = len({row.norm for row in shown if row.norm}) > 1
+    several_weights = len({row.weights for row in shown}) > 1
+    columns = [Column("method", "name"), Column("trained at ε")]
+    columns += [Column("norm", "name")] * several_norms + [Column("attacked at ε")]
+    columns += [Column("weights", "name")] * several_weights
+    columns += [Column("clean, %"), *(Column(f"{attack}, %") for attack in info["attacks"])]
+    columns += [Column("worst case, %"), Column("examples"), Column("seeds")]
+    columns += [Column("forward passes"), Column("backward passes"), Column("flags", "notes")]
+    laid = []
+    for row in shown:
+        cells = [Cell(row.unit.method), Cell(wording.budget(row.unit.epsilon))]
+        cells += [Cell(row.norm or wording.NOTHING)] * several_norms
+        cells += [Cell(wording.budget(row.epsilon))]
+        cells += [Cell(row.weights)] * several_weights
+        cells += [_accuracy(row.unit, row.cells, row.clean)]
+        cells += [_accuracy(row.unit, row.cells, row.robust[a]) for a in info["attacks"]]
+        cells += [_accuracy(row.unit, row.cells, row.worst)]
+        cells += [Cell(wording.NOTHING if row.examples is None else str(row.examples))]
+        cells += [Cell(wording.seeds(len(row.cells), len(row.unit.seeds)))]
+        cells += [Cell(wording.passes(row.forward)), Cell(wording.passes(row.backward))]
+        cells += [_notes(row.flags)]
+        laid.append(tuple(cells))
+    norms = ", ".join(sorted({row.norm for row in rows if row.norm})) or "none"
+    return Sheet(
+        title=f"{info['title']}: accuracy on clean and on attacked images",
+        reading=(
+            f"Norm: {norms}; ε in pixel units of [0, 1].{_weights(rows, shown)} An attack's column "
+            f"is the share of test examples whose prediction at the point that the attack returned "
+            f"is the label; the worst case counts an example only if its clean prediction and that "
+            f"of every attack are. {MEANS} Passes: of the whole training, per training example."
+        ),
+        columns=tuple(columns),
+        rows=tuple(laid),
+        data=results_data(rows, info["attacks"]),
+    )
+
+
+def methods_sheet(rows: Sequence[MethodRow], info: StudyInfo, source: str) -> Sheet:
+    """Lay out the methods: one row per method and budget, beside natural training.
+
+    Args:
+        rows: what the table shows.
+        info: the study.
+        source: where the survey's words come from.
+    """
+    surveyed = any(row.variant for row in rows)
+    columns = [Column("method", "name"), Column("trained at ε"), Column("attacked at ε")]
+    columns += [Column("clean, %"), Column("accuracy cost, points")]
+    columns += [Column("worst case, %"), Column("robustness gain, points")]
+    columns += [Column("passes, × natural"), Column("seeds")]
+    if surveyed:
+        columns += [Column(f"survey: {what}", "name") for what in ("name", *QUANTITIES)]
+    columns += [Column("flags", "notes")]
+    laid = []
+    for row in rows:
+        result = row.result
+        cells = [Cell(row.unit.method), Cell(wording.budget(row.unit.epsilon))]
+        cells += [Cell(wording.budget(result.epsilon))]
+        cells += [_accuracy(row.unit, result.cells, result.clean)]
+        cells += [_difference(row.unit, result.cells, row.cost)]
+        cells += [_accuracy(row.unit, result.cells, result.worst)]
+        cells += [_difference(row.unit, result.cells, row.gain)]
+        cells += [Cell(wording.ratio(row.relative))]
+        cells += [Cell(wording.seeds(len(result.cells), len(row.unit.seeds)))]
+        if surveyed:
+            cells += [Cell(row.variant.name if row.variant else wording.NOTHING)]
+            cells += [_claim(row, quantity) for quantity in QUANTITIES]
+        said = [verdict.words(wording.points) for verdict in row.verdicts]
+        # Of the best epoch, the selection table speaks.
+        flags = [flag for flag in result.flags if flag.kind != "robust overfitting"]
+        cells += [_notes(flags, said)]
+        laid.append(tuple(cells))
+    reading = (
+        f"Accuracy cost: clean accuracy of natural training minus that of the method. Robustness "
+        f"gain: its worst-case accuracy minus that of natural training at the same budget. {MEANS} "
+        f"{DIFFERENCES} Passes: forward and backward, of the whole training."
+    )
+    if surveyed:
+        reading += f" Survey: {source}. {verdicts.RULE}"
+    return Sheet(
+        title=f"{info['title']}: what each method costs and gains against natural training",
+        reading=reading,
+        columns=tuple(columns),
+        rows=tuple(laid),
+        data=methods_data(rows),
+    )
+
+
+def selection_sheet(rows: Sequence[SelectionRow], info: StudyInfo) -> Sheet:
+    """Lay out the selection: one row per method, training budget and evaluation budget."""
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("attacked at ε")),
+        *(Column("best epoch"), Column("clean: last, %"), Column("clean: best, %")),
+        *(Column("worst case: last, %"), Column("worst case: best, %")),
+        *(Column("gap, points"), Column("seeds"), Column("flags", "notes")),
+    )
+    laid = tuple(
+        (
+            Cell(row.unit.method),
+            Cell(wording.budget(row.unit.epsilon)),
+            Cell(wording.budget(row.epsilon)),
+            Cell(wording.epochs([c.best_epoch for c in row.cells], [c.epochs for c in row.cells])),
+            *(_accuracy(row.unit, row.cells, found) for found in (*row.clean, *row.worst)),
+            _difference(row.unit, row.cells, row.gap),
+            Cell(wording.seeds(len(row.cells), len(row.unit.seeds))),
+            _notes(row.flags),
+        )
+        for row in rows
+    )
+    reading = (
+        f"Last: the weights after the last epoch. Best: those after the epoch with the highest "
+        f"validation accuracy, under the validation's attack where the method trains at a budget. "
+        f"Gap: worst-case accuracy of the best minus that of the last; it is flagged as robust "
+        f"overfitting (Rice et al., 2020) where the lower end of its interval exceeds 1 point in "
+        f"a seed. {MEANS} {DIFFERENCES}"
+        if rows
+        else "This study attacked one kind of weights alone, so there is nothing to compare."
+    )
+    return Sheet(
+        title=f"{info['title']}: weights of the best epoch against those of the last",
+        reading=reading,
+        columns=columns,
+        rows=laid,
+        data=selection_data(rows),
+    )
+
+
+def certified_sheet(rows: Sequence[CertifiedRow], info: StudyInfo) -> Sheet:
+    """Lay out the certified accuracies: one row per method, training budget and radius."""
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("certificate", "name")),
+        *(Column("norm", "name"), Column("within"), Column("clean, %"), Column("certified, %")),
+        *(Column("abstained, %"), Column("worst case, %"), Column("examples"), Column("seeds")),
+        Column("flags", "notes"),
+    )
+    laid = tuple(
+        (
+            Cell(row.unit.method),
+            Cell(wording.budget(row.unit.epsilon)),
+            Cell(row.certificate),
+            Cell(row.norm),
+            Cell(wording.budget(row.epsilon if row.radius is None else row.radius)),
+            *(
+                _accuracy(row.unit, row.cells, found)
+                for found in (row.clean, row.certified, row.abstained, row.robust)
+            ),
+            Cell(wording.NOTHING if row.clean is None else str(row.clean.examples)),
+            Cell(wording.seeds(len(row.cells), len(row.unit.seeds))),
+            _notes(row.flags),
+        )
+        for row in rows
+    )
+    reading = (
+        f"Certified: the share of test examples that the certified predictor classifies right, "
+        f"with a proof that no perturbation within the radius of that norm (pixel units of [0, 1]) "
+        f"changes it. Clean and abstained are of the same predictor. Worst case: what the study's "
+        f"attacks leave of the same weights and examples at that budget, an upper bound of what "
+        f"any certificate can prove; none where the certified predictor is another than the "
+        f"attacked one (randomised smoothing). Weights of the last epoch. {MEANS}"
+        if rows
+        else "This study has no certificates."
+    )
+    return Sheet(
+        title=f"{info['title']}: certified accuracy",
+        reading=reading,
+        columns=columns,
+        rows=laid,
+        data=certified_data(rows),
+    )
+
+
+def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
+    """Lay out the costs: one row per method and training budget."""
+    certified = any(row.certify is not None for row in rows)
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("training, s")),
+        *(Column("× natural"), Column("forward passes"), Column("backward passes")),
+        *(Column("all attacks, s"), *([Column("all certificates, s")] * certified)),
+        *(Column("seeds"), Column("device", "name"), Column("flags", "notes")),
+    )
+    laid = tuple(
+        (
+            Cell(row.unit.method),
+            Cell(wording.budget(row.unit.epsilon)),
+            Cell(wording.seconds(row.seconds, row.spread)),
+            Cell(wording.ratio(row.ratio)),
+            Cell(wording.passes(row.forward)),
+            Cell(wording.passes(row.backward)),
+            Cell(wording.seconds(row.attack)),
+            *([Cell(wording.seconds(row.certify))] * certified),
+            Cell(wording.seeds(row.seeds, len(row.unit.seeds))),
+            Cell(", ".join(row.devices) or wording.NOTHING),
+            Cell(notes=row.causes),
+        )
+        for row in rows
+    )
+    evaluations = "attacks' and the certificates'" if certified else "attacks'"
+    return Sheet(
+        title=f"{info['title']}: costs",
+        reading=(
+            f"Wall-clock seconds as measured on the device named, with whatever ran beside: they "
+            f"differ between runs. Training seconds include the validation after each epoch and "
+            f"the start of the first. Mean over seeds ± sample standard deviation; the "
+            f"{evaluations} seconds are the sum over all of a cell. Passes: of the whole training, "
+            f"per training example; they do not depend on the device."
+        ),
+        columns=columns,
+        rows=laid,
+        data=costs_data(rows),
+    )
+
+
+def curve_sheet(points: Sequence[CurvePoint], info: StudyInfo) -> Sheet:
+    """Lay out the accuracy against the budget: one row per point."""
+    attack = info["curve_attack"]
+    shown = [point for point in points if point.shown]
+    several_weights = len({point.weights for point in shown}) > 1
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("attacked at ε")),
+        *([Column("weights", "name")] * several_weights),
+        *(Column(f"accuracy under {attack or 'no attack'}, %"), Column("seeds")),
+        Column("flags", "notes"),
+    )
+    laid = tuple(
+        (
+            Cell(point.unit.method),
+            Cell(wording.budget(point.unit.epsilon)),
+            Cell(wording.budget(point.epsilon)),
+            *([Cell(point.weights)] * several_weights),
+            _accuracy(point.unit, point.unit.cells, point.accuracy),
+            Cell(
+                wording.seeds(point.accuracy.seeds if point.accuracy else 0, len(point.unit.seeds))
+            ),
+            Cell(notes=point.causes),
+        )
+        for point in shown
+    )
+    reading = (
+        f"Accuracy at the points that {attack} returned; at ε = 0, on clean images."
+        f"{_weights(points, shown)} Mean over seeds ± sample standard deviation; in brackets the "
+        f"95 % Wilson interval."
+        if attack
+        else "The study names no attack for the accuracy against the budget."
+    )
+    return Sheet(
+        title=f"{info['title']}: accuracy against the budget",
+        reading=reading,
+        columns=columns,
+        rows=laid,
+        data=curve_data(points, attack),
+    )
+
+
+def _weights(
+    rows: Sequence[ResultRow] | Sequence[CurvePoint],
+    shown: Sequence[ResultRow] | Sequence[CurvePoint],
+) -> str:
+    """Say which weights a table shows, where that is not plain."""
+    kinds = {row.weights for row in shown}
+    if len(rows) > len(shown):
+        said = " Shown are the weights of the last epoch; the table of the best epoch against the"
+        return f"{said} last has the others, and the CSV and Parquet files have a row for each."
+    return " The weights are those of the best epoch by validation." if kinds == {"best"} else ""
+
+
+def _accuracy(unit: Unit, cells: Sequence[Measured], found: Estimate | None) -> Cell:
+    if found is None:
+        return Cell(wording.NOTHING)
+    low, high = (wording.percent(end, found.examples) for end in (found.low, found.high))
+    title = f"95 % interval {low} to {high} %, n = {found.examples}, "
+    title += f"seeds: {wording.seeds(found.seeds, len(unit.seeds))}"
+    detail = wording.interval(found)
+    if found.seeds < len(cells):
+        detail += f" {wording.seeds(found.seeds, len(unit.seeds))} seeds"
+    return Cell(wording.accuracy(found), detail, title, _origin(unit, cells))
+
+
+def _difference(unit: Unit, cells: Sequence[Measured], found: Difference | None) -> Cell:
+    if found is None:
+        return Cell(wording.NOTHING)
+    low, high = (wording.points(end, found.examples) for end in (found.low, found.high))
+    title = f"95 % interval {low} to {high} points, n = {found.examples}"
+    return Cell(wording.gap(found), wording.gap_interval(found), title, _origin(unit, cells))
+
+
+def _claim(row: MethodRow, quantity: Quantity) -> Cell:
+    if row.variant is None:
+        return Cell(wording.NOTHING)
+    verdict = row.verdict(quantity)
+    return Cell(row.variant.word(quantity), f"({verdict.says})" if verdict else "")
+
+
+def _notes(flags: Iterable[Flag], said: Sequence[str] = ()) -> Cell:
+    return Cell(notes=(*(flag.words(wording.percent_words) for flag in flags), *said))
+
+
+def _origin(unit: Unit, cells: Sequence[Measured]) -> str:
+    return cells[0].cell if len(cells) == 1 else unit.name
