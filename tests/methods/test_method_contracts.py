@@ -109,10 +109,10 @@ def supported(method: Method, norm: str) -> bool:
 
 
 def test_the_methods_are_found() -> None:
-    assert [
+    assert set(NAMES) >= {
         *("cat", "consistency", "fat", "fgsm_mixed", "fgsm_rs", "free", "gaussian", "gradalign"),
         *("iaat", "ibp", "mart", "natural", "nfgsm", "pgd_at", "trades"),
-    ] == NAMES
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

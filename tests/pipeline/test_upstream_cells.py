@@ -1,9 +1,12 @@
 """Cells that read other cells' weights, and certificates, in the real graph."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.pipeline.workspace import PARAMS, make_workspace
 
@@ -96,3 +99,18 @@ def test_what_cannot_be_trained_or_certified_is_named(tmp_path: Path) -> None:
     page = (workspace.root / "reports/index.html").read_text()
     assert "set datasets.digits.unlabelled" in page
     assert "studies.tiny.certify_examples: 41, but the test split has 40 examples" in page
+
+
+def test_the_method_of_the_contributors_guide_is_one_file_and_one_entry(tmp_path: Path) -> None:
+    workspace = make_workspace(tmp_path / "work", SMALL)
+    guide = (workspace.root / "CONTRIBUTING.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", guide, re.S)
+    (entry,) = re.findall(r"```yaml\n(.*?)```", guide, re.S)
+    (workspace.root / "src/advtrain/methods/halfway.py").write_text(source)
+    workspace.edit(lambda p: p["methods"].update(yaml.safe_load(entry)["methods"]))
+    workspace.edit(lambda p: p["studies"]["tiny"]["methods"].append("halfway"))
+    workspace.snakemake("--", ".pipeline/fresh/train/tiny/halfway-linf-0.1-s0")
+    folder = workspace.root / "results/train/tiny/halfway-linf-0.1-s0"
+    assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+    method = json.loads((folder / "manifest.json").read_text())["params"]["method"]
+    assert method == {"name": "halfway", "module": "halfway", "parameters": {"share": 0.25}}
