@@ -4,6 +4,8 @@ import functools
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -65,17 +67,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-Accuracies = dict[str, float]
+Rows = dict[str, npt.NDArray[np.generic]]
 
 
-def accuracies(folder: Path, method: Method, epsilon: float, epochs: int = 14) -> Accuracies:
-    """Train a small network and attack it: clean, one step, many steps with restarts."""
+def attacked(folder: Path, method: Method, epsilon: float, epochs: int = 14) -> dict[str, Rows]:
+    """Train a small network, and attack it with one step and with many and restarts."""
     threat = ThreatModel("linf", epsilon)
+    data = TrainingData(load_split(folder, "train"), load_split(folder, "validation"))
     torch.manual_seed(0)
     model = small_cnn(channels=1, size=8, classes=10, width=8, hidden=64)
     train(
-        *(model, method, threat, data_of(folder), 0),
-        *(folder / f"{type(method).__name__}-{epsilon}", lambda row: None, CPU),
+        *(model, method, threat, data, 0, folder / f"{type(method).__name__}-{epsilon}"),
+        *(lambda row: None, CPU),
         epochs=epochs * method.replays,
         batch_size=64,
         optimizer="adam",
@@ -84,27 +87,32 @@ def accuracies(folder: Path, method: Method, epsilon: float, epochs: int = 14) -
         peak_share=0.3,
         validation_steps=3,
     )
-    test = load_split(folder, "test")
-    found = {}
-    for name, attack in (("fgsm", fgsm), ("pgd_20", partial(pgd, steps=20, restarts=2))):
-        rows = evaluate(model, attack, threat, test, 0, CPU, 250)
-        found["clean"] = float((rows["clean_prediction"] == rows["label"]).mean())
-        found[name] = float((rows["adversarial_prediction"] == rows["label"]).mean())
-    return found
+    attacks = {"fgsm": fgsm, "pgd_20": partial(pgd, steps=20, restarts=2)}
+    return {
+        name: evaluate(model, attack, threat, load_split(folder, "test"), 0, CPU, 250)
+        for name, attack in attacks.items()
+    }
 
 
-def data_of(folder: Path) -> TrainingData:
-    return TrainingData(load_split(folder, "train"), load_split(folder, "validation"))
+Accuracies = dict[str, float]
+
+
+def accuracies(folder: Path, method: Method) -> Accuracies:
+    rows = attacked(folder, method, EPSILON)["pgd_20"]
+    return {
+        "clean": float((rows["clean_prediction"] == rows["label"]).mean()),
+        "pgd_20": float((rows["adversarial_prediction"] == rows["label"]).mean()),
+    }
 
 
 @functools.cache
 def natural(folder: Path) -> Accuracies:
-    return accuracies(folder, Natural(), EPSILON)
+    return accuracies(folder, Natural())
 
 
 @pytest.mark.parametrize("name", ROBUST)
 def test_a_robust_method_beats_natural_training_by_a_wide_margin(folder: Path, name: str) -> None:
-    found = accuracies(folder, ROBUST[name], EPSILON)
+    found = accuracies(folder, ROBUST[name])
     assert found["pgd_20"] > natural(folder)["pgd_20"] + WIDE_MARGIN, found
     assert found["clean"] > 0.75
 
@@ -116,43 +124,25 @@ def test_the_methods_asked_are_those_that_there_are() -> None:
 def test_natural_training_and_noise_learn_the_clean_images(folder: Path) -> None:
     assert natural(folder)["clean"] > 0.9
     assert natural(folder)["pgd_20"] < 0.2
-    assert accuracies(folder, Gaussian(), EPSILON)["clean"] > 0.9
+    assert accuracies(folder, Gaussian())["clean"] > 0.9
 
 
 def test_catastrophic_overfitting_is_made_and_flagged(folder: Path) -> None:
     # One step from the clean image, a budget that is too large for it, and enough epochs.
-    threat = ThreatModel("linf", LARGE)
-    torch.manual_seed(0)
-    model = small_cnn(channels=1, size=8, classes=10, width=8, hidden=64)
-    method = FgsmMixed(clean_fraction=0.0)
-    train(
-        *(model, method, threat, data_of(folder), 0, folder / "overfitted"),
-        *(lambda row: None, CPU),
-        epochs=40,
-        batch_size=64,
-        optimizer="adam",
-        learning_rate=0.004,
-        schedule="cyclic",
-        peak_share=0.3,
-        validation_steps=3,
-    )
-    test = load_split(folder, "test")
-    measured = []
-    for name, attack in (("fgsm", fgsm), ("pgd_20", partial(pgd, steps=20))):
-        rows = evaluate(model, attack, threat, test, 0, CPU, 250)
-        measured.append(
-            Evaluated(
-                name=f"{name}-linf-{LARGE}",
-                attack=name,
-                norm="linf",
-                epsilon=LARGE,
-                weights="last",
-                example=rows["example"],
-                clean=rows["clean_prediction"] == rows["label"],
-                robust=rows["adversarial_prediction"] == rows["label"],
-                backwards=int(rows["backward"].max()),
-            )
+    found = attacked(folder, FgsmMixed(clean_fraction=0.0), LARGE, epochs=40)
+    flag = overfitting(
+        Evaluated(
+            name=f"{name}-linf-{LARGE}",
+            attack=name,
+            norm="linf",
+            epsilon=LARGE,
+            weights="last",
+            example=rows["example"],
+            clean=rows["clean_prediction"] == rows["label"],
+            robust=rows["adversarial_prediction"] == rows["label"],
+            backwards=int(rows["backward"].max()),
         )
-    flag = overfitting(measured)
+        for name, rows in found.items()
+    )
     assert flag is not None
     assert flag.kind == "catastrophic overfitting"

@@ -216,33 +216,40 @@ def train(
         classes = _classes(model, pool) if label_smoothing else 0
         method.start(pool.example)
 
-        state = load_resume(workspace, settings)
-        if state is None:
-            last = _copy(model)
-            state = {
-                "history": [],
-                "model": last,
+        history: list[dict[str, float]] = []
+        current = last = best = _copy(model)
+        best_epoch, best_score = 0, -1.0
+        forward, backward = 0.0, 0.0
+
+        def reached() -> dict[str, Any]:
+            return {
+                "history": history,
+                "model": current,
                 "last": last,
-                "best": last,
-                "best_epoch": 0,
-                "best_score": -1.0,
-                "spent": [0.0, 0.0],
+                "best": best,
+                "best_epoch": best_epoch,
+                "best_score": best_score,
+                "spent": [forward, backward],
                 "optimizer": stepper.state_dict(),
                 "average": average.state_dict(),
-                "method": {},
+                "method": method.state_dict(),
                 "random": randomness.state(device),
             }
+
+        if (state := load_resume(workspace, settings)) is None:
+            method.load_state_dict({})  # it may have been trained before
             # Before the first epoch, so that a folder that cannot be written shows now.
-            save_resume(workspace, settings, state)
-        history: list[dict[str, float]] = state["history"]
-        last, best = state["last"], state["best"]
-        best_epoch, best_score = state["best_epoch"], state["best_score"]
-        forward, backward = state["spent"]
-        model.load_state_dict(state["model"])
-        stepper.load_state_dict(state["optimizer"])
-        average.load_state_dict(state["average"])
-        method.load_state_dict({name: part.to(device) for name, part in state["method"].items()})
-        randomness.restore(state["random"], device)
+            save_resume(workspace, settings, reached())
+        else:
+            history, current = state["history"], state["model"]
+            last, best = state["last"], state["best"]
+            best_epoch, best_score = state["best_epoch"], state["best_score"]
+            forward, backward = state["spent"]
+            model.load_state_dict(current)
+            stepper.load_state_dict(state["optimizer"])
+            average.load_state_dict(state["average"])
+            method.load_state_dict({name: one.to(device) for name, one in state["method"].items()})
+            randomness.restore(state["random"], device)
 
         def ended(status: Literal["finished", "collapsed", "stopped"], cause: str = "") -> Trained:
             values = _example_values(workspace, len(history)) if method.per_example else {}
@@ -368,23 +375,7 @@ def train(
             elif score is not None and score > best_score:
                 best, best_epoch, best_score = last, epoch, score
 
-            save_resume(
-                workspace,
-                settings,
-                {
-                    "history": history,
-                    "model": current,
-                    "last": last,
-                    "best": best,
-                    "best_epoch": best_epoch,
-                    "best_score": best_score,
-                    "spent": [forward, backward],
-                    "optimizer": stepper.state_dict(),
-                    "average": average.state_dict(),
-                    "method": method.state_dict(),
-                    "random": randomness.state(device),
-                },
-            )
+            save_resume(workspace, settings, reached())
             on_epoch(dict(row))
         model.load_state_dict(last)
         return ended("finished")
