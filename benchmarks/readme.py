@@ -1,26 +1,28 @@
-"""`make readme`: put the tables that were made here into the README, between their marks."""
+"""`make readme`: put the tables that were made here into the README and docs, between their marks."""
 
 import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+MARKED = re.compile(r"<!-- table:([\w.]+)(?:/(\w+))? -->.*?<!-- /table -->", re.DOTALL)
 
 
 def main() -> int:
-    """Replace each `<!-- table:STUDY -->` block whose table is on disk."""
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
+    """Replace each `<!-- table:STUDY/KIND -->` block whose table is on disk; KIND is `results`."""
 
     def table(match: re.Match[str]) -> str:
-        made = ROOT / "reports/tables" / match[1] / "results.md"
+        study, kind = match[1], match[2] or "results"
+        made = ROOT / "reports/tables" / study / f"{kind}.md"
         if not made.exists():
-            print(f"{match[1]}: no table here; run make reproduce STUDY={match[1]}")
+            print(f"{study}: no table {kind} here; run make reproduce STUDY={study}")
             return match[0]
-        return f"<!-- table:{match[1]} -->\n{made.read_text().strip()}\n<!-- /table -->"
+        begin = match[0].partition("-->")[0]
+        return f"{begin}-->\n{made.read_text(encoding='utf-8').strip()}\n<!-- /table -->"
 
-    changed = re.sub(r"<!-- table:([\w.]+) -->.*?<!-- /table -->", table, text, flags=re.DOTALL)
-    path.write_text(changed, encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(MARKED.sub(table, text), encoding="utf-8")
     return 0
 
 

@@ -49,9 +49,16 @@ def test_without_rows_nothing_is_said_of_chance() -> None:
 
 @pytest.mark.parametrize(
     ("single", "iterative", "flagged"),
-    [(0.9, 0.0, True), (0.71, 0.5, True), (0.7, 0.5, False), (0.3, 0.1, False), (0.4, 0.5, False)],
+    [
+        (0.9, 0.0, True),
+        (0.61, 0.3, True),
+        (0.6, 0.3, False),  # twice, not more
+        (0.71, 0.5, False),  # over 20 points, and still robust to several
+        (0.3, 0.1, False),  # 20 points, not more
+        (0.4, 0.5, False),
+    ],
 )
-def test_more_than_20_points_between_one_step_and_several_are_flagged(
+def test_over_20_points_and_over_twice_as_much_under_one_step_are_flagged(
     single: float, iterative: float, flagged: bool
 ) -> None:
     found = overfitting(

@@ -79,7 +79,8 @@ def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
     """Flag catastrophic overfitting: robust to one step, and not to several.
 
     That is: at one budget, the robust accuracy under a single-step attack (one backward pass)
-    exceeds that under the strongest iterative one (several) by more than 20 points. Named by Wong
+    exceeds that under the strongest iterative one (several) by more than 20 points and is more
+    than twice that (several steps cost every defence some points at large budgets). Named by Wong
     et al. (2020), where the second goes to zero within an epoch.
     """
     single: dict[str, float] = {}
@@ -93,7 +94,8 @@ def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
     easy = max(single, key=lambda name: (single[name], name))
     hard = min(iterative, key=lambda name: (iterative[name], name))
     # The tolerance keeps a gap of exactly 20 points out, whatever the rounding of the two shares.
-    if single[easy] - iterative[hard] <= OVERFITTING_GAP + 1e-9:
+    gap = single[easy] - iterative[hard]
+    if gap <= OVERFITTING_GAP + 1e-9 or gap <= iterative[hard]:
         return None
     return Flag(
         "catastrophic overfitting",
