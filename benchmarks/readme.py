@@ -1,4 +1,4 @@
-"""`make readme`: put the tables that were made here into the README and docs, between their marks."""
+"""`make readme`: put the tables made here into the README and the docs, between their marks."""
 
 import re
 import sys

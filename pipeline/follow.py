@@ -54,7 +54,7 @@ class Follower:
             if node.id in waiting
         }
         write_json(self.graph.root / PLAN, {"todo": planned, "started": time.time()})
-        if any(id.startswith(warm.HEAVY) for id in planned):
+        if forced or any(id.startswith(warm.HEAVY) for id in planned):
             self.warm = warm.start(self.graph.root)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.follow"],

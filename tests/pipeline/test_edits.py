@@ -1,15 +1,17 @@
 """After an edit, exactly the cells that it touches, once, whichever tool is asked."""
 
-from collections.abc import Callable
+import csv
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pipeline.workspace import Workspace
+from tests.pipeline.workspace import Workspace, computed_cells, only, set_beta
 
 pytestmark = pytest.mark.workflow
 
 ATTACKS = ("fgsm", "pgd_2")
+NEW_TABLES = {"collect:tiny", "tables:tiny", "figures:tiny", "report:all"}
 
 
 def cells(method: str, epsilons: tuple[str, ...] = ("0.1", "0.2")) -> set[str]:
@@ -21,13 +23,6 @@ def cells(method: str, epsilons: tuple[str, ...] = ("0.1", "0.2")) -> set[str]:
     return found
 
 
-def set_beta(value: float) -> Callable[[dict[str, Any]], None]:
-    def change(params: dict[str, Any]) -> None:
-        params["methods"]["trades"]["beta"] = value
-
-    return change
-
-
 def add_epsilon(params: dict[str, Any]) -> None:
     params["studies"]["tiny"]["epsilons"].append(0.3)
 
@@ -37,63 +32,62 @@ def add_attack(params: dict[str, Any]) -> None:
     params["studies"]["tiny"]["attacks"].append("cw_2")
 
 
-def test_a_parameter_of_a_method_touches_its_cells(workspace: Workspace) -> None:
+def test_dvc_after_snakemake_does_nothing(workspace: Workspace, first_run: dict[str, Any]) -> None:
+    assert first_run["by_dvc"] == {}
+    assert workspace.dvc("status").stdout.strip() == "Data and pipelines are up to date."
     assert workspace.is_finished()
-    workspace.edit(set_beta(1.0))
-    assert workspace.cells_of(lambda: workspace.dvc("repro", "--quiet")) == cells("trades")
+
+
+def test_a_parameter_of_a_method_touches_its_cells(
+    finished: Workspace, changed: Workspace, tmp_path: Path
+) -> None:
+    workspace = changed.copy(tmp_path / "work")
+    done = workspace.done_since(len(finished.journal()))  # by `dvc repro`
+    assert computed_cells(done) == cells("trades")
+    assert set(done) == cells("trades") | NEW_TABLES
     assert workspace.is_finished()  # Snakemake after DVC: nothing
-    done = workspace.dvc("params", "diff").stdout
-    assert "methods.trades.beta" in done
-    assert "6.0" in done
-    moved = workspace.dvc("metrics", "diff").stdout
+    differs = workspace.dvc("params", "diff", "HEAD~1").stdout
+    assert "methods.trades.beta" in differs
+    assert "6.0" in differs
+    moved = workspace.dvc("metrics", "diff", "HEAD~1").stdout
     assert "trades-linf-0.2-s0" in moved
     assert "fgsm_rs" not in moved
     assert "natural" not in moved
 
-    # Changed back, the earlier results return from the store; nothing is trained.
+
+def test_a_parameter_changed_back_comes_from_the_store(changed: Workspace, tmp_path: Path) -> None:
+    workspace = changed.copy(tmp_path / "work")
     before = workspace.tables()
     workspace.edit(set_beta(6.0))
-    done_back = workspace.done_by(workspace.snakemake)
-    assert {id for id, what in done_back.items() if what.startswith("restored")} == cells("trades")
-    assert not {id for id, what in done_back.items() if what == "computed"} & cells("trades")
+    done = workspace.done_by(workspace.snakemake)
+    assert {id for id, what in done.items() if what.startswith("restored")} == cells("trades")
+    assert computed_cells(done) == set()
     assert workspace.tables() != before
-    workspace.dvc("repro", "--quiet")
-    assert workspace.run("git", "status", "--porcelain").stdout == ""  # as it was committed
-
-
-def test_snakemake_then_dvc_do_the_same_cells_once(workspace: Workspace) -> None:
-    workspace.edit(set_beta(1.0))
-    assert workspace.cells_of(workspace.snakemake) == cells("trades")
     assert workspace.done_by(lambda: workspace.dvc("repro", "--quiet")) == {}
-    assert workspace.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+    assert workspace.run("git", "diff", "HEAD~1").stdout == ""  # as it was committed
 
 
 def test_an_epsilon_more_and_an_attack_more(workspace: Workspace) -> None:
     workspace.edit(add_epsilon)
-    new = {f"attack:tiny/natural-s0/{a}-linf-0.3" for a in ATTACKS}
-    expected = cells("fgsm_rs", ("0.3",)) | cells("trades", ("0.3",)) | new
-    assert workspace.cells_of(lambda: workspace.snakemake("--", "attack_all")) == expected
-
     workspace.edit(add_attack)
-    done = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all"))
-    assert len(done) == 3 + 2 * 3
-    assert all(id.startswith("attack:") and "/cw_2-" in id for id in done)
+    # What is there stays as it is: the new budget's cells, and the new attack on every cell.
+    old = {f"attack:tiny/natural-s0/cw_2-linf-{e}" for e in ("0.1", "0.2")}
+    new = {f"attack:tiny/natural-s0/{a}-linf-0.3" for a in (*ATTACKS, "cw_2")}
+    for method in ("fgsm_rs", "trades"):
+        cell = f"attack:tiny/{method}-linf"
+        old |= {f"{cell}-{e}-s0/cw_2-linf-{e}" for e in ("0.1", "0.2")}
+        new |= cells(method, ("0.3",)) | {f"{cell}-0.3-s0/cw_2-linf-0.3"}
+    assert workspace.cells_of(lambda: workspace.snakemake("--", "attack_all")) == old | new
 
-    # An epsilon less: no cell, but new tables; what it leaves behind is an orphan.
-    def remove(params: dict[str, Any]) -> None:
-        params["studies"]["tiny"]["epsilons"].remove(0.1)
 
-    workspace.edit(remove)
-    assert set(workspace.done_by(workspace.snakemake)) == {
-        "collect:tiny",
-        "tables:tiny",
-        "figures:tiny",
-        "report:all",
-    }
+def test_an_epsilon_less_is_no_cell_but_new_tables(workspace: Workspace) -> None:
+    workspace.edit(only(("natural", "fgsm_rs", "trades"), (0.2,)))
+    assert set(workspace.done_by(workspace.snakemake)) == NEW_TABLES
+    with (workspace.root / "reports/tables/tiny/results.csv").open(newline="") as file:
+        assert {row["epsilon"] for row in csv.DictReader(file)} == {"0.2"}
+    # What it leaves behind is an orphan.
     status = workspace.run("advtrain", "status").stdout
     assert "orphan   results/train/tiny/trades-linf-0.1-s0" in status
-    shown = (workspace.root / "reports/tables/tiny/results.csv").read_text()
-    assert "0.1" not in {line.split(",")[1] for line in shown.splitlines()}
     workspace.run("advtrain", "prune")
     assert not (workspace.root / "results/train/tiny/trades-linf-0.1-s0").exists()
     assert not (workspace.root / "checkpoints/tiny/trades-linf-0.1-s0").exists()
@@ -101,55 +95,53 @@ def test_an_epsilon_more_and_an_attack_more(workspace: Workspace) -> None:
 
 
 def test_code_touches_what_imports_it_and_words_touch_nothing(workspace: Workspace) -> None:
-    trades = "src/advtrain/methods/trades.py"
-    text = (workspace.root / trades).read_text()
-    (workspace.root / trades).write_text(f"# A comment.\n{text}".replace('"""', '"""Words. ', 1))
+    trades = workspace.root / "src/advtrain/methods/trades.py"
+    text = trades.read_text()
+    trades.write_text(f"# A comment.\n{text}".replace('"""', '"""Words. ', 1))
     assert workspace.is_finished()
-    done = workspace.done_by(lambda: workspace.dvc("repro", "--quiet"))
-    assert done == {}
-    (workspace.root / trades).write_text(f"{text}\nUNUSED = 1\n")
+    trades.write_text(f"{text}\nUNUSED = 1\n")
     plan = workspace.run("advtrain", "status", fails=True).stdout
-    assert f"code: {trades} changed" in plan
+    assert "code: src/advtrain/methods/trades.py changed" in plan
     assert "fgsm_rs" not in plan
-    assert workspace.cells_of(lambda: workspace.snakemake("--", "attack_all")) == cells("trades")
-    attack = "src/advtrain/attacks/pgd.py"
-    (workspace.root / attack).write_text((workspace.root / attack).read_text() + "\nUNUSED = 1\n")
-    done_attack = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all"))
-    assert done_attack
-    assert all("/pgd_2-" in id for id in done_attack)
+    pgd = workspace.root / "src/advtrain/attacks/pgd.py"
+    pgd.write_text(pgd.read_text() + "\nUNUSED = 1\n")
+    attacked = {f"attack:tiny/natural-s0/pgd_2-linf-{e}" for e in ("0.1", "0.2")}
+    attacked |= {one for one in cells("fgsm_rs") if "/pgd_2-" in one}
+    done = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all"))
+    assert done == cells("trades") | attacked
 
 
 def test_an_edit_while_jobs_run_is_refused(workspace: Workspace) -> None:
     workspace.edit(set_beta(1.0))
     workspace.snakemake("-n")  # the specs of this graph are written
-    specs = (workspace.root / ".pipeline/specs/train/tiny").glob("trades-linf-0.1-s0.*.json")
-    spec = max(specs, key=lambda path: path.stat().st_ctime)
+    spec = workspace.spec("train", "tiny/trades-linf-0.1-s0")
     trades = workspace.root / "src/advtrain/methods/trades.py"
     trades.write_text(trades.read_text() + "\nUNUSED = 1\n")
-    failed = workspace.run(
-        "python", "-m", "pipeline.run", str(spec.relative_to(workspace.root)), fails=True
-    )
+    failed = workspace.by_hand(spec, fails=True)
     assert "src/advtrain/methods/trades.py changed since the run began" in failed.stderr
 
 
-def test_force_computes_again_and_agrees(workspace: Workspace) -> None:
+def test_force_computes_again_and_agrees_whatever_the_batch_size(workspace: Workspace) -> None:
     before = workspace.tables()
+    workspace.edit(lambda p: p["studies"]["tiny"].update(attack_batch_size=16))
+    assert workspace.is_finished()
+    workspace.edit(only(("trades",)))
     done = workspace.done_by(lambda: workspace.snakemake("-R", "train", "--", "attack_all"))
-    assert done["train:tiny/trades-linf-0.1-s0"] == "computed"
-    assert done["attack:tiny/trades-linf-0.1-s0/pgd_2-linf-0.1"] == "computed"
+    assert done == dict.fromkeys(cells("trades", ("0.1",)), "computed")
     assert workspace.tables() == before
 
 
 def test_another_study_by_config_and_by_select(workspace: Workspace) -> None:
     def more(params: dict[str, Any]) -> None:
         params["studies"]["other"] = {**params["studies"]["tiny"], "methods": ["natural", "trades"]}
+        params["studies"]["other"]["epsilons"] = [0.1]
 
     workspace.edit(more)
     done = workspace.done_by(lambda: workspace.snakemake("--config", "run=[other]"))
     # The cells are those of the study `tiny`: they come from the store.
-    assert {what for id, what in done.items() if id.startswith("train:other")} == {
-        "restored from the store of finished cells"
-    }
+    assert {
+        what for id, what in done.items() if id.startswith(("train:other", "attack:other"))
+    } == {"restored from the store of finished cells"}
     assert (workspace.root / "reports/tables/other/results.md").exists()
     workspace.run("advtrain", "select", "other")
     assert "run: [other]" in (workspace.root / "params.yaml").read_text()

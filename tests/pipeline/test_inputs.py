@@ -32,11 +32,21 @@ def test_a_mistake_in_the_parameters(
 ) -> None:
     before = workspace.tables()
     workspace.edit(change)
-    for command in (("snakemake", "--cores", "1"), ("advtrain", "status"), ("dvc", "repro")):
+    for command in (("snakemake", "--cores", "1"), ("advtrain", "status")):
         failed = workspace.run(*command, fails=True)
         told = failed.stdout + failed.stderr
         assert message in told
         assert "Traceback" not in told
+    assert workspace.tables() == before
+
+
+def test_a_mistake_is_told_through_dvc(workspace: Workspace) -> None:
+    before = workspace.tables()
+    workspace.edit(lambda p: p["methods"]["trades"].update(betta=1))
+    failed = workspace.dvc("repro", fails=True)
+    told = failed.stdout + failed.stderr
+    assert "methods.trades.betta is not a parameter of trades; did you mean 'beta'?" in told
+    assert "Traceback" not in told
     assert workspace.tables() == before
 
 

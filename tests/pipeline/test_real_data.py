@@ -1,13 +1,14 @@
 """The chain on published files: CIFAR-10 as torchvision lays it out, and a folder of images."""
 
 import copy
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.pipeline.workspace import PARAMS, Workspace, make_workspace
+from tests.pipeline.workspace import PARAMS, Workspace, make_workspace, marker
 
 pytestmark = pytest.mark.workflow
 
@@ -31,17 +32,22 @@ def params(raw: Path, dataset: dict[str, Any], model: dict[str, Any]) -> dict[st
 
 def run(tmp_path: Path, given: dict[str, Any]) -> Workspace:
     workspace = make_workspace(tmp_path / "work", given)
-    workspace.snakemake()
-    table = (workspace.root / "reports/tables/tiny/results.csv").read_text().splitlines()
-    assert len(table) == 1 + 2
-    assert all(",20," in line for line in table[1:])  # twenty examples were attacked
+    workspace.snakemake("--", marker("tables", "tiny"))
+    with (workspace.root / "reports/tables/tiny/results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    weights = given["studies"]["tiny"]["weights"]
+    expected = [(method, one) for method in ("natural", "fgsm_rs") for one in weights]
+    assert [(row["method"], row["weights"]) for row in rows] == expected
+    assert all(row["examples"] == "20" for row in rows)  # twenty examples were attacked
     return workspace
 
 
 def test_cifar10(tmp_path: Path, published: Callable[[str], Path]) -> None:
     dataset = {"module": "cifar10", "train_examples": 100, "test_examples": 40, "validation": 0.001}
     model = {"module": "preact_resnet", "width": 2, "normalisation": "cifar10"}
-    workspace = run(tmp_path, params(published("cifar10"), dataset, model))
+    given = params(published("cifar10"), dataset, model)
+    given["studies"]["tiny"]["weights"] = ["last", "best"]
+    workspace = run(tmp_path, given)
     assert (workspace.root / "results/train/tiny/fgsm_rs-linf-8_255-s0/manifest.json").exists()
 
 
@@ -52,7 +58,7 @@ def test_a_folder_of_images(tmp_path: Path, published: Callable[[str], Path]) ->
     run(tmp_path, params(published("imagenette_sample"), dataset | {"train_examples": 40}, model))
 
 
-def test_missing_files_without_a_network_are_said(tmp_path: Path) -> None:
+def test_missing_files_without_a_network_are_said_and_shown(tmp_path: Path) -> None:
     given = params(tmp_path / "nothing", {"module": "cifar10"}, {"module": "small_cnn"})
     workspace = make_workspace(tmp_path / "work", given)
     # A proxy that is not there stands for a network that is not there.
@@ -61,3 +67,7 @@ def test_missing_files_without_a_network_are_said(tmp_path: Path) -> None:
     )
     assert "cifar-10" in failed.stderr
     assert str(tmp_path / "nothing") in failed.stderr
+    page = (workspace.root / "reports/index.html").read_text()  # a study without data
+    assert "The smallest study" in page
+    assert "cifar-10" in page
+    assert str(tmp_path / "nothing") in page

@@ -4,47 +4,47 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.workspace import Workspace
+from tests.pipeline.workspace import Workspace, marker, set_beta
 
 pytestmark = pytest.mark.workflow
 
 
 @pytest.fixture
-def clone(workspace: Workspace, tmp_path: Path) -> Workspace:
-    """Return a fresh clone of a finished workspace, with its results in a remote."""
-    workspace.dvc("remote", "add", "-d", "shelf", str(tmp_path / "shelf"))
-    workspace.dvc("push", "--quiet")
-    workspace.commit("remote")
-    workspace.run("git", "clone", "-q", str(workspace.root), str(tmp_path / "clone"))
+def clone(pushed: Workspace, tmp_path: Path) -> Workspace:
+    """Return a fresh clone of a finished workspace, whose results are in a remote."""
+    pushed.run("git", "clone", "-q", str(pushed.root), str(tmp_path / "clone"))
     clone = Workspace(tmp_path / "clone")
     clone.run("git", "config", "user.name", "A Cloner")
     clone.run("git", "config", "user.email", "cloner@example.org")
     return clone
 
 
-def test_a_clone_that_pulled_finds_nothing_to_do(clone: Workspace, workspace: Workspace) -> None:
+def test_a_clone_that_pulled_finds_nothing_to_do(clone: Workspace, pushed: Workspace) -> None:
     clone.dvc("pull", "--quiet")
     assert clone.is_finished()
-    assert clone.tables() == workspace.tables()
+    assert clone.tables() == pushed.tables()
     assert clone.dvc("status").stdout.strip() == "Data and pipelines are up to date."
     for path in clone.root.rglob("*"):  # whatever the time stamps say
         if path.is_file() and ".git" not in path.parts:
             path.touch()
     assert clone.is_finished()
     assert clone.journal() == []
-    clone.edit(lambda p: p["methods"]["trades"].update(beta=2.0))
-    done = clone.cells_of(lambda: clone.dvc("repro", "--quiet"))
-    assert done
-    assert all("/trades-" in id for id in done)
+    clone.edit(set_beta(2.0))
+    done = clone.done_by(lambda: clone.dvc("repro", "--quiet", "train"))
+    assert done == {f"train:tiny/trades-linf-{e}-s0": "computed" for e in ("0.1", "0.2")}
 
 
-def test_results_alone_are_enough_for_the_tables(clone: Workspace, workspace: Workspace) -> None:
+def test_results_alone_are_enough_for_the_tables(clone: Workspace, pushed: Workspace) -> None:
     clone.dvc("pull", "--quiet", "data/prepared", "results/train", "results/attack")
     assert not (clone.root / "checkpoints").exists()
-    done = clone.done_by(clone.snakemake)
-    assert set(done) == {"collect:tiny", "tables:tiny", "figures:tiny", "report:all"}
+    planned = clone.run("advtrain", "plan").stdout
+    assert [line.split()[0] for line in planned.splitlines()[:-1]] == [
+        *("collect", "tables", "figures", "report")
+    ]
+    done = clone.done_by(lambda: clone.snakemake("--", marker("tables", "tiny")))
+    assert done == {"collect:tiny": "computed", "tables:tiny": "computed"}
     table = "reports/tables/tiny/results.csv"
-    assert (clone.root / table).read_bytes() == (workspace.root / table).read_bytes()
+    assert (clone.root / table).read_bytes() == (pushed.root / table).read_bytes()
 
 
 def test_an_experiment_in_its_own_folder(workspace: Workspace) -> None:
@@ -56,17 +56,14 @@ def test_an_experiment_in_its_own_folder(workspace: Workspace) -> None:
     assert "trades.beta" in shown  # the parameter that differs
     assert "trades-linf-0.1-s0" in shown  # and what it moved
     # Its cells are in the shared store: applied here, nothing is trained.
-    workspace.edit(lambda p: p["methods"]["trades"].update(beta=1.0))
-    done = workspace.done_by(workspace.snakemake)
-    trained = {id: what for id, what in done.items() if id.startswith(("train", "attack"))}
-    assert trained
-    assert set(trained.values()) == {"restored from the store of finished cells"}
+    workspace.edit(set_beta(1.0))
+    done = workspace.done_by(lambda: workspace.snakemake("--", "attack_all"))
+    assert done
+    assert set(done.values()) == {"restored from the store of finished cells"}
 
 
-def test_a_checkout_without_dvc_is_seen(workspace: Workspace) -> None:
-    workspace.edit(lambda p: p["methods"]["trades"].update(beta=1.0))
-    workspace.dvc("repro", "--quiet")
-    workspace.commit("beta 1")
+def test_a_checkout_without_dvc_is_seen(changed: Workspace, tmp_path: Path) -> None:
+    workspace = changed.copy(tmp_path / "work")
     workspace.run("git", "checkout", "-q", "HEAD~1")
     status = workspace.run("advtrain", "status", fails=True).stdout
     assert "methods.trades.beta: 1.0 -> 6.0" in status

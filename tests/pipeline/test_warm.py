@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.workspace import Workspace, clean_environment
+from tests.pipeline.workspace import Workspace, clean_environment, only
 
 pytestmark = pytest.mark.workflow
 
@@ -109,6 +109,7 @@ def test_a_forked_job(served: Workspace) -> None:
 
 
 def test_the_code_that_runs_is_the_copys_own(workspace: Workspace) -> None:
+    workspace.edit(only(("trades",)))
     trades = workspace.root / "src/advtrain/methods/trades.py"
     trades.write_text(trades.read_text().replace("def perturb(", "def perturb_(", 1))
     failed = workspace.snakemake(fails=True)

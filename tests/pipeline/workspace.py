@@ -46,6 +46,7 @@ PARAMS: dict[str, Any] = {
             "epsilons": [0.1, 0.2],
             "methods": ["natural", "fgsm_rs", "trades"],
             "attacks": ["fgsm", "pgd_2"],
+            "weights": ["last"],
         }
     },
 }
@@ -83,6 +84,17 @@ class Workspace:
     ) -> subprocess.CompletedProcess[str]:
         return self.run("dvc", *arguments, fails=fails, **environment)
 
+    def by_hand(
+        self, spec: str, *, fails: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one job as a user would, without a workflow and its warm process."""
+        return self.run("python", "-m", "pipeline.run", spec, fails=fails, **environment)
+
+    def spec(self, stage: str, name: str) -> str:
+        """Return the newest spec of a node; `snakemake -n` writes those of the parameters."""
+        found = (self.root / ".pipeline/specs" / stage).glob(f"{name}.*.json")
+        return str(max(found, key=lambda path: path.stat().st_ctime).relative_to(self.root))
+
     def commit(self, message: str = "work") -> None:
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "-m", message)
@@ -107,16 +119,19 @@ class Workspace:
             return []
         return [json.loads(line) for line in path.read_text().splitlines()]
 
+    def done_since(self, before: int) -> dict[str, str]:
+        """Return what the jobs did after the first `before` lines of the journal: node -> what."""
+        return {f"{j['stage']}:{j['name']}": j["what"] for j in self.journal()[before:]}
+
     def done_by(self, action: Callable[[], object]) -> dict[str, str]:
         """Run something and return what the jobs that it started did: node -> what."""
         before = len(self.journal())
         action()
-        return {f"{j['stage']}:{j['name']}": j["what"] for j in self.journal()[before:]}
+        return self.done_since(before)
 
-    def cells_of(self, action: Callable[[], object], what: str = "computed") -> set[str]:
-        """Run something and return the cells (train and attack) that it computed."""
-        done = self.done_by(action)
-        return {id for id, found in done.items() if found == what and id[:5] in ("train", "attac")}
+    def cells_of(self, action: Callable[[], object]) -> set[str]:
+        """Run something and return the cells that it computed."""
+        return computed_cells(self.done_by(action))
 
     def tables(self) -> dict[str, bytes]:
         """Return the bytes of every table and row file that may not differ between runs."""
@@ -138,6 +153,17 @@ class Workspace:
         return Workspace(target)
 
 
+def computed_cells(done: dict[str, str]) -> set[str]:
+    """Return the cells (train, attack and certify) that were computed, of what jobs did."""
+    cells = ("train:", "attack:", "certify:")
+    return {id for id, what in done.items() if what == "computed" and id.startswith(cells)}
+
+
+def marker(stage: str, name: str) -> str:
+    """Return what to ask Snakemake for to make one node and what it reads."""
+    return f".pipeline/fresh/{stage}/{name}"
+
+
 def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a user: the project's programs, no tracker unless asked for."""
     kept = {
@@ -151,6 +177,26 @@ def clean_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
         "ADVTRAIN_TRACKING": "off",
         **(extra or {}),
     }
+
+
+def set_beta(value: float) -> Callable[[dict[str, Any]], None]:
+    """Return the edit of a parameter that TRADES alone has."""
+
+    def change(params: dict[str, Any]) -> None:
+        params["methods"]["trades"]["beta"] = value
+
+    return change
+
+
+def only(
+    methods: tuple[str, ...], epsilons: tuple[float, ...] = (0.1,)
+) -> Callable[[dict[str, Any]], None]:
+    """Return the edit that leaves these cells in the study, and so makes the test cheaper."""
+
+    def change(params: dict[str, Any]) -> None:
+        params["studies"]["tiny"] |= {"methods": list(methods), "epsilons": list(epsilons)}
+
+    return change
 
 
 def make_workspace(root: Path, params: dict[str, Any] | None = None) -> Workspace:
