@@ -187,7 +187,7 @@ def test_the_curve_makes_each_evaluation_once_of_the_last_weights(
 
 
 def test_seeds_of_each_budget(make_graph: MakeGraph) -> None:
-    graph = make_graph(lambda p: p["studies"]["tiny"].update(seeds={"default": [0], 0.2: [0, 2]}))
+    graph = make_graph(lambda p: p["studies"]["tiny"].update(seeds={"default": [0], "0.2": [0, 2]}))
     assert [node.name.removeprefix("tiny/") for node in graph.stage("train")] == [
         "natural-s0",
         "natural-s2",

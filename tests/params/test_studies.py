@@ -64,7 +64,7 @@ def refused(tmp_path: Path, *changes: Change) -> str:
 
 
 def test_seeds_of_each_budget(tmp_path: Path) -> None:
-    found = the_study(tmp_path, seeds={"default": [2], 0.2: [1, 0]})
+    found = the_study(tmp_path, seeds={"default": [2], "0.2": [1, 0]})
     low, high = found.epsilons
     assert (low.text, found.seeds_at(low)) == ("0.1", (2,))
     assert (high.text, found.seeds_at(high)) == ("1/5", (1, 0))
@@ -81,12 +81,13 @@ def test_the_same_seeds_for_all(tmp_path: Path) -> None:
     ("seeds", "message"),
     [
         (
-            {"default": [0], 0.3: [1]},
+            {"default": [0], "0.3": [1]},
             "seeds.0.3 is not a budget of the study; known: default, 0.1, 1/5",
         ),
+        ({"default": [0], 0.1: [0]}, "seeds: write the key 0.1 in quotes, '0.1'"),
         ({"defalt": [0]}, "seeds.defalt is not a budget of the study; known: default"),
         ({"0.1": [0], "1/10": [1], "1/5": [0]}, "seeds.1/10 is a budget that is given twice"),
-        ({0.1: [0]}, "seeds: none for the budget 1/5; add it, or a `default`"),
+        ({"0.1": [0]}, "seeds: none for the budget 1/5; add it, or a `default`"),
         ({"default": [0, 0]}, "seeds.default: 0 is given twice"),
         ({"default": 3}, "seeds.default: expected a list of whole numbers, got 3"),
         ({}, "seeds: none for the budget 0.1"),

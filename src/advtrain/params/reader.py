@@ -156,6 +156,10 @@ class _Reader:
         if not isinstance(given, Mapping):
             self.problem(place, f": expected a mapping of names, got {given!r}")
             return {}
+        for key in given:
+            if not isinstance(key, str):
+                # DVC sorts the keys of a mapping, which it cannot if some are numbers.
+                self.problem(place, f": write the key {key} in quotes, '{key}'")
         return {str(key): value for key, value in given.items()}
 
     def name_is_fine(self, place: str, name: str) -> bool:
@@ -398,7 +402,7 @@ class _Reader:
     def seeds(
         self, place: str, given: Any, epsilons: tuple[Epsilon, ...]
     ) -> dict[float, tuple[int, ...]]:
-        """Read `seeds: [0, 1]`, or `seeds: {default: [0], 8/255: [0, 1, 2]}`."""
+        """Read `seeds: [0, 1]`, or `seeds: {default: [0], '0.2': [0, 1, 2]}`."""
         if not isinstance(given, Mapping):
             return dict.fromkeys((one.value for one in epsilons), self.seed_list(place, given))
         texts = {one.value: one.text for one in epsilons}
