@@ -155,6 +155,26 @@ def test_a_training_whose_start_has_lost_its_weights_says_so(make_graph: MakeGra
         run(graph.root, dict(one.spec), one.workspace, one.progress)
 
 
+@pytest.mark.parametrize("role", ["start", "teacher"])
+def test_a_collapsed_training_is_nobodys_start_or_teacher(make_graph: MakeGraph, role: str) -> None:
+    # Its weights are finite (those before the collapse), and not what their name says.
+    def change(params: dict[str, Any]) -> None:
+        small(params)
+        params["recipes"]["plain"] = {**params["recipes"]["short"], "extra_fraction": 0.0}
+        params["recipes"]["broken"] = {**params["recipes"]["plain"], "learning_rate": 1e30}
+        recipe = "short" if role == "teacher" else "plain"
+        recipes = {"default": "plain", "natural": "broken", "trades": recipe}
+        params["studies"]["tiny"]["recipe"] = recipes
+        params["methods"]["natural"] = {}
+        params["methods"]["trades"] = {role: "natural"}
+
+    graph = make_graph(change)
+    make(graph[NATURAL])
+    told = rf"methods.trades: the training that is its {role} collapsed \(the training loss became"
+    with pytest.raises(ValueError, match=told):
+        make(graph[TRADES])
+
+
 def test_published_weights_are_a_start(
     make_graph: MakeGraph, monkeypatch: pytest.MonkeyPatch
 ) -> None:

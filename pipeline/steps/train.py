@@ -81,10 +81,30 @@ def initial_model(job: Job) -> nn.Module:
     model = build_model(job.params["model"], facts)
     start = job.params["start"]
     if start == "last":
-        model.load_state_dict(load_weights(job.role("start", "last.safetensors")))
+        model.load_state_dict(upstream_weights(job, "start"))
     elif start is not None:
-        start_from(model, start.removeprefix("torchvision:"))
+        try:
+            start_from(model, start.removeprefix("torchvision:"))
+        except ValueError as error:
+            name = job.params["method"]["name"]
+            raise ValueError(f"params.yaml: methods.{name}.start: {error}") from None
     return model
+
+
+def upstream_weights(job: Job, role: str) -> dict[str, Tensor]:
+    """Return the last weights of the cell that this one starts from or learns from.
+
+    Raises:
+        ValueError: if that training collapsed: its weights are not what their name says.
+    """
+    summary = json.loads(job.role(role, "summary.json").read_text(encoding="utf-8"))
+    if summary["status"] == "collapsed":
+        name = job.params["method"]["name"]
+        raise ValueError(
+            f"params.yaml: methods.{name}: the training that is its {role} collapsed "
+            f"({summary['cause']}); lower the learning rate of its recipe, or name another method"
+        )
+    return load_weights(job.role(role, "last.safetensors"))
 
 
 def extra_data(job: Job, device: torch.device) -> Split | None:
@@ -107,7 +127,7 @@ def extra_data(job: Job, device: torch.device) -> Split | None:
                 "share of the training part to strip of its labels"
             )
         teacher = build_model(params["model"], facts)
-        teacher.load_state_dict(load_weights(job.role("teacher", "last.safetensors")))
+        teacher.load_state_dict(upstream_weights(job, "teacher"))
         with reproducible(params["seed"], device):
             return pseudo_label(
                 teacher.to(device), split, device, params["recipe"]["parameters"]["batch_size"]

@@ -18,6 +18,22 @@ def test_nothing_then_everything(make_graph: MakeGraph) -> None:
     assert {state.word for state in states(graph).values()} == {"fresh"}
 
 
+def test_a_failed_job_is_the_reason_why_its_result_is_missing(make_graph: MakeGraph) -> None:
+    graph = make_graph()
+    node = graph[TRADES]
+    path = graph.root / node.progress
+    path.parent.mkdir(parents=True)
+    failed = {"state": "failed", "key": node.key, "cause": "no space left"}
+    path.write_text(json.dumps(failed))
+    told = f"its job failed: no space left (logs/train/{node.name}.log)"
+    assert states(graph)[TRADES].reasons == (told,)
+    for other in (failed | {"key": "another"}, failed | {"state": "running"}):
+        path.write_text(json.dumps(other))
+        assert states(graph)[TRADES].reasons == ("it has not been computed here",)
+    path.write_text("half of")
+    assert states(graph)[TRADES].reasons == ("it has not been computed here",)
+
+
 def test_a_changed_parameter_is_named_with_both_values(make_graph: MakeGraph) -> None:
     finish_all(make_graph())
     found = states(make_graph(lambda p: p["methods"]["trades"].update(beta=1.5)))

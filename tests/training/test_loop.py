@@ -354,6 +354,7 @@ def test_adam_takes_its_first_step_by_the_rule(tmp_path: Path, data: TrainingDat
         ({"optimizer": "adam", "nesterov": True}, "nesterov is for the optimizer sgd"),
         ({"schedule": "linear"}, "schedule 'linear' is unknown"),
         ({"threat": None}, "PgdAt needs a threat model, got none"),
+        ({"label_smoothing": 1.0}, "label_smoothing 1 leaves nothing of the labels"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_named(

@@ -1,7 +1,7 @@
 """What every certificate is: a pure function from a batch to what it proves of each prediction.
 
     (model, x, y, threat, noise) -> Certified      proved at a budget
-    (model, x, y, noise) -> Certified              a radius for each example, without a budget
+    (model, x, y, noise) -> Certified              an l2 radius for each example, without a budget
 
 Its further parameters are keyword-only and are bound before the call. It evaluates the model in
 eval mode and leaves it as it found it.
@@ -68,7 +68,7 @@ def by_bounds(
     if threat.norm != "linf":
         raise ValueError(
             f"{name} certifies linf budgets, got {threat.norm} {threat.epsilon:g}; take the method "
-            f"out of the certificate's list, or smoothing for l2"
+            f"out of the certificate's list, or use smoothing, whose radius is in l2"
         )
     with crafting(model), torch.no_grad():
         prediction = predictions(model(x))

@@ -1,5 +1,6 @@
 """States: whether the results on disk are those that `params.yaml` asks for, and if not, why."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def _state(
 ) -> State:
     manifest = manifests[node.id]
     if manifest is None:
-        return State("missing", ("it has not been computed here",))
+        return State("missing", (_failure(node) or "it has not been computed here",))
     if manifest["key"] != node.key:
         return State("stale", tuple(_why(node, manifest)))
     absent = absent_outputs(node.root, node.outputs, manifest)
@@ -87,6 +88,17 @@ def _state(
         if upstream[one.id].word == "stale":
             return State("stale", (f"input: {one.id} is stale",))
     return FRESH
+
+
+def _failure(node: Node) -> str:
+    """Say why the last job of this very node failed; empty if none did."""
+    try:
+        job = json.loads((node.root / node.progress).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    if not isinstance(job, dict) or (job.get("state"), job.get("key")) != ("failed", node.key):
+        return ""
+    return f"its job failed: {job.get('cause', 'no cause was recorded')} ({node.log})"
 
 
 def _why(node: Node, manifest: Manifest) -> Iterator[str]:

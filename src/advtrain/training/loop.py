@@ -155,8 +155,8 @@ def train(
         factor: of each drop.
         peak_share: share of the weight steps after which `cyclic` and `one_cycle` peak.
         warmup: share of the weight steps over which the schedule is scaled linearly from 0.
-        label_smoothing: weight of the uniform distribution in what the weights learn (Szegedy et
-            al. 2016, sec. 7); attacks raise the loss of the label alone.
+        label_smoothing: weight of the uniform distribution in what the weights learn, below 1
+            (Szegedy et al. 2016, sec. 7); attacks raise the loss of the label alone.
         update: how the loss becomes a step: `plain`, or `awp` (adversarial weight perturbation).
         awp_gamma: size of the weight perturbation relative to each layer's norm.
         awp_warmup: epochs of plain updates before `awp` sets in.
@@ -193,6 +193,8 @@ def train(
         raise ValueError(f"{type(method).__name__} needs a threat model, got none")
     if len(data.train) == 0:
         raise ValueError("the training split is empty; expected 1 example or more")
+    if label_smoothing == 1:
+        raise ValueError("label_smoothing 1 leaves nothing of the labels to learn; expected [0, 1)")
     labelled, extra = shares(batch_size, extra_fraction)
     if extra and not data.extra:
         raise ValueError(
