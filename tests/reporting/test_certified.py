@@ -129,7 +129,7 @@ def test_a_collapsed_or_stopped_training_is_flagged_here_too() -> None:
         ]
     )
     assert words(row) == [
-        "collapsed: clean accuracy 25.0 % is not above chance, 25.0 % (seed 0)",
+        "collapsed: clean accuracy 25.0 % is not distinguishable from chance, 25.0 % (seed 0)",
         "stopped: epoch 3 (seed 1)",
     ]
 

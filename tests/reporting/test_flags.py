@@ -39,8 +39,8 @@ def test_a_clean_accuracy_no_better_than_chance_is_flagged(clean: float, flagged
     flag = collapse(measured(CELL, [one]), one.clean, 10)
     assert (flag is not None) == flagged
     if flag:
-        words = f"collapsed: clean accuracy {100 * clean:.1f} % is not above chance, 10.0 %"
-        assert flag.words(percent_words) == words
+        words = f"clean accuracy {100 * clean:.1f} % is not distinguishable from chance, 10.0 %"
+        assert flag.words(percent_words) == f"collapsed: {words}"
 
 
 def test_without_rows_nothing_is_said_of_chance() -> None:

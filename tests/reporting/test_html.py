@@ -212,6 +212,10 @@ def test_flags_stand_below_their_row(page: Page) -> None:
     assert flags == [*results, *methods, failed, "missing: not run"]
 
 
+def test_the_legend_says_of_a_collapse_what_the_flag_says(text: str) -> None:
+    assert "diverged, or the clean accuracy is not distinguishable from chance." in text
+
+
 def test_a_whole_report_has_no_banner(folder: Path, drawn: Path, tmp_path: Path) -> None:
     text = write(folder, drawn, tmp_path / "index.html")
     assert "<strong>incomplete</strong>" not in text

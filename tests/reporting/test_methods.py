@@ -31,6 +31,7 @@ def survey_info(modules: dict[str, str] = SIX, **changes: Any) -> StudyInfo:
         "method_modules": modules,
         "method_updates": {m: "awp" if m == "awp" else "plain" for m in modules},
         "method_upstream": {},
+        "method_additions": {},
         "attacks": ["pgd_20"],
         **changes,
     }
@@ -161,6 +162,52 @@ def test_only_the_first_method_of_a_kind_that_was_trained_alone_speaks_for_a_var
     speaking = [method for method, row in rows.items() if row.variant]
     assert speaking == ["pgd_at"]
     assert rows["pgd_long"].verdicts == ()
+
+
+def test_the_first_whose_recipe_adds_nothing_speaks_for_a_variant() -> None:
+    modules = {"pgd_ema": "pgd_at", "pgd_at": "pgd_at", "pgd_long": "pgd_at", "fast": "fgsm_rs"}
+    told = survey_info(modules, method_additions={"pgd_ema": ["averaging ema"], "pgd_at": []})
+    rows = rows_of([cell(method, 0.8, 0.5) for method in modules], told)
+    assert [method for method, row in rows.items() if row.variant] == ["pgd_at", "fast"]
+    assert "recipe" not in rows["pgd_at"].verdicts[0].evidence(str)
+    # The comparison is with the one that speaks, too.
+    cells = [cell("pgd_ema", 0.95, 0.5), cell("pgd_at", 0.7, 0.5), cell("fast", 0.9, 0.5)]
+    assert rows_of(cells, told)["fast"].verdicts[0].comparisons[0].measured == pytest.approx(-0.2)
+
+
+def test_where_each_recipe_adds_something_the_first_speaks_and_says_what() -> None:
+    modules = {"pgd_views": "pgd_at", "pgd_ema": "pgd_at", "fast": "fgsm_rs"}
+    additions = {"pgd_views": ["cutout 2", "policy trivial"], "pgd_ema": ["averaging ema"]}
+    told = survey_info(modules, method_additions=additions)
+    rows = rows_of([cell(method, 0.8, 0.5) for method in modules], told)
+    assert [method for method, row in rows.items() if row.variant] == ["pgd_views", "fast"]
+    cost, gain = rows["pgd_views"].verdicts
+    assert cost.evidence(str).startswith("Its recipe adds cutout 2, policy trivial. Within the")
+    assert gain.evidence(str).startswith("Its recipe adds cutout 2, policy trivial. Within the")
+    assert "recipe" not in rows["fast"].verdicts[0].evidence(str)
+    sheet = methods_sheet(list(rows.values()), told, CLAIMS.source)
+    assert "the first whose recipe adds nothing speaks for it" in sheet.reading
+
+
+def test_a_gain_does_not_hold_beside_no_gain_over_natural() -> None:
+    def gain_of(robust: float) -> tuple[str, str]:
+        cells = [
+            cell("natural", 0.9, 0.40),
+            cell("pgd_at", 0.9, robust),
+            cell("fast", 0.9, 0.30),
+            cell("consistency", 0.9, 0.30),
+        ]
+        verdict = rows_of(cells, survey_info())["pgd_at"].verdicts[1]
+        return verdict.says, verdict.evidence(lambda share: f"{share:.2f}")
+
+    # Of 1000 examples, c more than natural training's: (c -+ 1.96 sqrt(c + 1 - c^2/1002)) / 1002.
+    for robust in (0.35, 0.40, 0.403):  # the last: 3 -+ 3.9
+        says, evidence = gain_of(robust)
+        assert says == "not decided"
+        assert evidence.startswith("No gain over natural beyond the noise. For it: Fast-AT +0.")
+    says, evidence = gain_of(0.41)  # 10 -+ 6.5
+    assert says == "holds"
+    assert "No gain" not in evidence
 
 
 def test_budgets_are_judged_apart() -> None:

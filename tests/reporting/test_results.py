@@ -204,7 +204,9 @@ def test_a_collapsed_seed_is_flagged_with_its_number() -> None:
         measured("pgd_at-linf-0.2-s1", [evaluated("pgd_20-linf-0.2", 0.1, clean=0.25)]),
     ]
     row = rows_of(cells)["pgd_at", 0.2, 0.2]
-    expected = "collapsed: clean accuracy 25.0 % is not above chance, 25.0 % (seed 1)"
+    expected = (
+        "collapsed: clean accuracy 25.0 % is not distinguishable from chance, 25.0 % (seed 1)"
+    )
     assert words(row) == [expected]
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,6 +96,59 @@ def test_a_gap_can_be_negative_and_is_written_in_points() -> None:
     assert (cells["gap, points"].text, cells["gap, points"].detail) == ("−5.0", "[−9.5, −0.3]")
     assert cells["best epoch"].text == "20 of 30"
     assert cells["worst case: last, %"].origin == "pgd_at-linf-0.2-s0"
+
+
+def gap_cell(rows: list[SelectionRow]) -> tuple[str, str]:
+    sheet = selection_sheet(rows, info())
+    place = [column.title for column in sheet.columns].index("gap, points")
+    return sheet.rows[0][place].text, sheet.rows[0][place].detail
+
+
+def test_the_same_weights_have_a_gap_of_0_without_an_interval() -> None:
+    rows = rows_of([both(0, 0.5, 0.5, 30), both(1, 0.6, 0.6, 30)])
+    assert gap_cell(rows) == ("0.0", "same weights")
+    (data,) = selection_data(rows).to_pylist()
+    assert [data[f"gap{end}"] for end in ("", "_low", "_high", "_spread")] == [0, 0, 0, 0]
+    assert data["examples"] == 100
+    (data,) = selection_data(rows_of([both(0, 0.5, 0.5, 30)])).to_pylist()
+    assert (data["gap_low"], data["gap_high"], data["gap_spread"]) == (0, 0, None)
+    assert "Same weights: the best epoch is the last in every seed" in (
+        selection_sheet(rows, info()).reading
+    )
+
+
+def test_one_seed_with_other_weights_is_enough_for_an_interval() -> None:
+    rows = rows_of([both(0, 0.5, 0.5, 30), both(1, 0.6, 0.6, 29)])
+    # 1.96 sqrt(1) / 102
+    assert gap_cell(rows) == ("0.0 ± 0.0", "[−1.9, 1.9]")
+    unknown = replace(both(0, 0.5, 0.5), best_epoch=None)
+    assert gap_cell(rows_of([unknown])) == ("0.0", "[−1.9, 1.9]")
+
+
+def test_a_stopped_training_kept_the_weights_before_its_last_epoch() -> None:
+    stopped = replace(both(0, 0.5, 0.5, 29), status="stopped", cause="overfitting")
+    assert gap_cell(rows_of([stopped])) == ("0.0", "same weights")
+    collapsed = replace(both(0, 0.5, 0.5, 29), status="collapsed", cause="the loss was nan")
+    assert gap_cell(rows_of([collapsed]))[1] == "[−1.9, 1.9]"
+
+
+def test_last_weights_that_collapsed_are_said_to_have() -> None:
+    def clean(last: float, best: float) -> Measured:
+        return measured(
+            "pgd_at-linf-0.2-s0",
+            [
+                evaluated("pgd_20-linf-0.2", 0.2, clean=last),
+                evaluated("pgd_20-linf-0.2-best", 0.2, clean=best),
+            ],
+        )
+
+    chance = "is not distinguishable from chance, 25.0 %"
+    (row,) = rows_of([clean(0.25, 0.9)])
+    assert words(row) == [f"collapsed: last weights, clean accuracy 25.0 % {chance}"]
+    (row,) = rows_of([clean(0.9, 0.25)])
+    assert words(row) == [f"collapsed: best weights, clean accuracy 25.0 % {chance}"]
+    (row,) = rows_of([clean(0.25, 0.25)])
+    assert words(row) == [f"collapsed: clean accuracy 25.0 % {chance}"]
 
 
 def test_the_two_are_compared_over_the_attacks_that_both_met() -> None:

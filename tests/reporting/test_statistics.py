@@ -129,9 +129,10 @@ def test_the_spread_of_a_difference_is_that_of_the_pairs_or_of_both_groups() -> 
     assert apart is not None
     # Both have 0.2 / sqrt(2) over their seeds.
     assert apart.spread == pytest.approx(0.2)
-    alone = difference(ours, theirs[:1])
-    assert alone is not None
-    assert alone.spread == pytest.approx(0.2 / 2**0.5)
+    # One seed has no spread, so that of the other side alone would be too small.
+    for one in (difference(ours, theirs[:1]), difference(ours[:1], theirs)):
+        assert one is not None
+        assert one.spread is None
 
 
 def test_a_difference_is_over_the_examples_that_both_have() -> None:

@@ -26,6 +26,13 @@ def test_a_study_told_wrong_is_refused(change: dict[str, Any], message: str) -> 
         check_info(study_info(**change))
 
 
+def test_the_additions_of_the_recipes_have_to_be_told() -> None:
+    info = study_info()
+    del info["method_additions"]
+    with pytest.raises(ValueError, match="the report is not told its method_additions; expected"):
+        check_info(info)
+
+
 def test_what_is_not_told_is_named() -> None:
     info = study_info()
     del info["attacks"], info["classes"], info["method_updates"]

@@ -1,8 +1,8 @@
 import pytest
 
-from advtrain.published.claims import Claims, Variant, read_claims
+from advtrain.published.claims import Claims, Quantity, Variant, read_claims
 from advtrain.reporting.statistics import Difference
-from advtrain.reporting.verdicts import Comparison, judge, noise
+from advtrain.reporting.verdicts import RULE, Comparison, judge, noise
 from advtrain.reporting.wording import points
 
 CLAIMS = read_claims()
@@ -84,6 +84,31 @@ def test_a_word_whose_variants_are_missing_is_not_decided() -> None:
     )
     assert judged("TRADES", "gain", Fast_AT=0.02)[0] == "holds"
     assert judged("TRADES", "gain") == ("not decided", "Not compared: Fast-AT, Consistency AT")
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        (difference(0.05, half=0.04), "holds"),
+        (difference(0.05, half=0.05), "not decided"),  # the interval contains 0
+        (difference(-0.2, half=0.05), "not decided"),
+        (None, "holds"),  # there was no natural training
+    ],
+)
+def test_a_word_for_the_gain_needs_a_gain(own: Difference | None, says: str) -> None:
+    def judge_by(more: float, quantity: str = "gain") -> tuple[str, tuple[str, ...]]:
+        assert quantity in ("cost", "gain")
+        what: Quantity = "cost" if quantity == "cost" else "gain"
+        variant = VARIANTS["TRADES" if quantity == "gain" else "Fast-AT"]
+        found = judge(CLAIMS, variant, what, lambda _: difference(more), own=own, notes=["Noted"])
+        return found.says, found.notes
+
+    said = ("Noted", "No gain over natural beyond the noise")
+    assert judge_by(0.1) == (says, said if says == "not decided" else said[:1])
+    # What goes against a word is against it whatever the gain, and the cost is another word.
+    assert judge_by(-0.1) == ("does not hold", said[:1])
+    assert judge_by(-0.1, "cost") == ("holds", said[:1])
+    assert "contains 0 or lies below" in RULE
 
 
 def test_variants_of_the_same_word_are_not_compared() -> None:

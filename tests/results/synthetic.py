@@ -111,6 +111,7 @@ def study_info(**changes: object) -> dict[str, object]:
         "method_modules": {method: method for method in METHODS},
         "method_updates": dict.fromkeys(METHODS, "plain"),
         "method_upstream": {method: {"teacher": None, "start": None} for method in METHODS},
+        "method_additions": {method: [] for method in METHODS},
         "certificates": [],
         "failures": [],
         **changes,

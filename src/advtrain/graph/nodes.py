@@ -435,6 +435,9 @@ def _is_step_size(kind: str, module: str, name: str) -> bool:
 
 def _shown(study: Study, params: Params) -> dict[str, Any]:
     """Return what the tables, figures and the page show of a study besides its rows."""
+    known = signature("training", "loop", "train")
+    added = ("averaging", "cutout", "extra_fraction", "label_smoothing", "policy", "precision")
+    recipes = {m: params.recipes[study.recipes[m]].parameters for m in study.methods}
     return {
         "name": study.name,
         "title": study.title,
@@ -448,8 +451,16 @@ def _shown(study: Study, params: Params) -> dict[str, Any]:
         "curve_attack": study.curve.attack if study.curve else None,
         "method_modules": {m: params.methods[m].module for m in study.methods},
         "method_updates": {
-            m: params.recipes[study.recipes[m]].parameters.get("update", "plain")
-            for m in study.methods
+            m: recipe.get("update", known["update"].default) for m, recipe in recipes.items()
+        },
+        # What a recipe does besides the method, by which two methods of one kind can differ.
+        "method_additions": {
+            m: [
+                f"{name} {recipe[name]}"
+                for name in added
+                if recipe.get(name, known[name].default) != known[name].default
+            ]
+            for m, recipe in recipes.items()
         },
         "method_upstream": {
             m: {role: params.methods[m].upstream.get(role) for role in ("teacher", "start")}

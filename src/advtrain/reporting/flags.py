@@ -62,7 +62,7 @@ def collapse(cell: Measured, clean: Correct | None, classes: int) -> Flag | None
         if wilson(accuracy, len(clean))[0] <= 1 / classes:
             return Flag(
                 "collapsed",
-                "clean accuracy {clean} is not above chance, {chance}",
+                "clean accuracy {clean} is not distinguishable from chance, {chance}",
                 {"clean": accuracy, "chance": 1 / classes},
             )
     return None

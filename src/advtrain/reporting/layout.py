@@ -22,7 +22,7 @@ MEANS = (
 )
 DIFFERENCES = (
     "Differences are in points, paired by example, with the 95 % interval of Agresti and Min "
-    "(2005); their ± is over seeds."
+    "(2005); their ± is over seeds, where both have several."
 )
 
 
@@ -107,7 +107,12 @@ def methods_sheet(rows: Sequence[MethodRow], info: StudyInfo, source: str) -> Sh
         f"{DIFFERENCES} Passes: forward and backward, of the whole training."
     )
     if surveyed:
-        reading += f" Survey: {source}. {verdicts.RULE}"
+        reading += (
+            f" Survey: {source}. Of several methods that are a variant, the first whose recipe "
+            f"adds nothing speaks for it (smoothing, averaging, extra data, policy, cutout, "
+            f"precision); where all add something, the first, and its verdicts name it. "
+            f"{verdicts.RULE}"
+        )
     return Sheet(
         title=f"{info['title']}: what each method costs and gains against natural training",
         reading=reading,
@@ -132,7 +137,7 @@ def selection_sheet(rows: Sequence[SelectionRow], info: StudyInfo) -> Sheet:
             Cell(wording.budget(row.epsilon)),
             Cell(wording.epochs([c.best_epoch for c in row.cells], [c.epochs for c in row.cells])),
             *(_accuracy(row.unit, row.cells, found) for found in (*row.clean, *row.worst)),
-            _difference(row.unit, row.cells, row.gap),
+            _gap(row),
             Cell(wording.seeds(len(row.cells), len(row.unit.seeds))),
             _notes(row.flags),
         )
@@ -143,7 +148,8 @@ def selection_sheet(rows: Sequence[SelectionRow], info: StudyInfo) -> Sheet:
         f"validation accuracy, under the validation's attack where the method trains at a budget. "
         f"Gap: worst-case accuracy of the best minus that of the last; it is flagged as robust "
         f"overfitting (Rice et al., 2020) where the lower end of its interval exceeds 1 point in "
-        f"a seed. {MEANS} {DIFFERENCES}"
+        f"a seed. Same weights: the best epoch is the last in every seed, so that the gap is 0 and "
+        f"has no interval (in the files, both ends are 0). {MEANS} {DIFFERENCES}"
         if rows
         else "This study attacked one kind of weights alone, so there is nothing to compare."
     )
@@ -312,6 +318,18 @@ def _difference(unit: Unit, cells: Sequence[Measured], found: Difference | None)
     low, high = (wording.points(end, found.examples) for end in (found.low, found.high))
     title = f"95 % interval {low} to {high} points, n = {found.examples}"
     return Cell(wording.gap(found), wording.gap_interval(found), title, _origin(unit, cells))
+
+
+def _gap(row: SelectionRow) -> Cell:
+    shown = _difference(row.unit, row.cells, row.gap)
+    if row.gap is None or not row.same_weights:
+        return shown
+    return Cell(
+        wording.points(row.gap.mean, row.gap.examples),
+        "same weights",
+        "the best epoch is the last",
+        shown.origin,
+    )
 
 
 def _claim(row: MethodRow, quantity: Quantity) -> Cell:

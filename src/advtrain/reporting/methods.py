@@ -50,7 +50,8 @@ def method_rows(results: Sequence[ResultRow], info: StudyInfo, claims: Claims) -
     Args:
         results: the rows of the results.
         info: the study. Its natural training is the first method of that module; of several
-            methods that are one of the survey's variants, the first stands for it.
+            methods that are one of the survey's variants, the first whose recipe adds nothing
+            stands for it, or the first of all.
         claims: the survey's.
 
     Returns:
@@ -71,6 +72,8 @@ def method_rows(results: Sequence[ResultRow], info: StudyInfo, claims: Claims) -
     for row in shown:
         if row.own_budget and row.unit.method != natural_method:
             variant = speakers.get(row.unit.method)
+            reference = natural.get((row.norm, row.epsilon, row.weights))
+            gain = difference(row.worst_runs, reference.worst_runs) if reference else None
             rivals = {
                 speakers[other.unit.method].name: other
                 for other in shown
@@ -78,14 +81,11 @@ def method_rows(results: Sequence[ResultRow], info: StudyInfo, claims: Claims) -
                 and other.own_budget
                 and (other.norm, other.epsilon) == (row.norm, row.epsilon)
             }
-            rows.append(
-                _row(
-                    row,
-                    natural.get((row.norm, row.epsilon, row.weights)),
-                    variant,
-                    _verdicts(claims, variant, row, rivals) if variant and row.clean else (),
-                )
-            )
+            verdicts: tuple[Verdict, ...] = ()
+            if variant and row.clean:
+                added = info["method_additions"].get(row.unit.method, [])
+                verdicts = _verdicts(claims, variant, row, rivals, gain, added)
+            rows.append(_row(row, reference, gain, variant, verdicts))
     return rows
 
 
@@ -126,21 +126,30 @@ def methods_data(rows: Sequence[MethodRow]) -> pa.Table:
 
 
 def _speakers(info: StudyInfo, claims: Claims) -> dict[str, Variant]:
-    """Say which method stands for which variant: one that was trained from scratch, by itself."""
+    """Say which method stands for which variant.
+
+    It was trained from scratch, by itself, and its recipe adds nothing to the variant; if all of
+    the variant's do, it is the first of them.
+    """
+    alone = [m for m in info["methods"] if not any(info["method_upstream"].get(m, {}).values())]
     found: dict[str, Variant] = {}
-    for method in info["methods"]:
-        kind = (info["method_modules"].get(method), info["method_updates"].get(method))
-        upstream = info["method_upstream"].get(method, {})
-        for variant in claims.variants:
-            alone = not any(upstream.values()) and variant not in found.values()
-            if alone and kind == (variant.module, variant.update):
-                found[method] = variant
+    for variant in claims.variants:
+        of_it = [
+            method
+            for method in alone
+            if info["method_modules"].get(method) == variant.module
+            and info["method_updates"].get(method) == variant.update
+        ]
+        bare = [method for method in of_it if not info["method_additions"].get(method)]
+        if of_it:
+            found[(bare or of_it)[0]] = variant
     return found
 
 
 def _row(
     row: ResultRow,
     natural: ResultRow | None,
+    gain: Difference | None,
     variant: Variant | None,
     verdicts: tuple[Verdict, ...],
 ) -> MethodRow:
@@ -153,7 +162,7 @@ def _row(
     return MethodRow(
         result=row,
         cost=difference(natural.clean_runs, row.clean_runs) if natural else None,
-        gain=difference(row.worst_runs, natural.worst_runs) if natural else None,
+        gain=gain,
         relative=passes / reference if passes is not None and reference else None,
         variant=variant,
         verdicts=verdicts,
@@ -161,9 +170,15 @@ def _row(
 
 
 def _verdicts(
-    claims: Claims, variant: Variant, row: ResultRow, rivals: Mapping[str, ResultRow]
+    claims: Claims,
+    variant: Variant,
+    row: ResultRow,
+    rivals: Mapping[str, ResultRow],
+    gain: Difference | None,
+    added: Sequence[str],
 ) -> tuple[Verdict, ...]:
     """Judge both words; natural training's part in cost and gain cancels in the differences."""
+    notes = (f"Its recipe adds {', '.join(added)}",) if added else ()
 
     def more_cost(other: Variant) -> Difference | None:
         rival = _whole(rivals.get(other.name))
@@ -174,8 +189,8 @@ def _verdicts(
         return difference(row.worst_runs, rival.worst_runs) if rival and _whole(row) else None
 
     return (
-        judge(claims, variant, "cost", more_cost),
-        judge(claims, variant, "gain", more_gain),
+        judge(claims, variant, "cost", more_cost, notes=notes),
+        judge(claims, variant, "gain", more_gain, own=gain, notes=notes),
     )
 
 

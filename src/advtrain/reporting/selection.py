@@ -27,7 +27,8 @@ class SelectionRow:
         cells: those whose two weights met the same attacks.
         clean: accuracy on clean images, of the last and of the best weights.
         worst: worst-case accuracy over the attacks that both met, likewise.
-        gap: worst-case accuracy of the best minus that of the last.
+        gap: worst-case accuracy of the best minus that of the last; where the two are the same
+            weights, 0 with an interval of 0 to 0.
         flags: what to know before the numbers.
     """
 
@@ -39,6 +40,11 @@ class SelectionRow:
     worst: tuple[Estimate | None, Estimate | None]
     gap: Difference | None
     flags: tuple[Flag, ...]
+
+    @property
+    def same_weights(self) -> bool:
+        """The best epoch is the last whose weights were kept, in every cell."""
+        return bool(self.cells) and all(_best_is_last(cell) for cell in self.cells)
 
 
 def selection_rows(
@@ -66,18 +72,20 @@ def selection_rows(
         found = [(cell, pair) for cell, pair in pairs if pair]
         runs: list[list[Run]] = [[pair[k] for _, pair in found] for k in (0, 1)]
         clean = [clean_runs(at(cell, threat, w)[0] for cell, _ in found) for w in WEIGHTS]
-        rows.append(
-            SelectionRow(
-                unit=best.unit,
-                norm=best.norm,
-                epsilon=best.epsilon,
-                cells=tuple(cell for cell, _ in found),
-                clean=(estimate(clean[0]), estimate(clean[1])),
-                worst=(estimate(runs[0]), estimate(runs[1])),
-                gap=difference(runs[1], runs[0], same_runs=True),
-                flags=_flags(last[place], best),
-            )
+        row = SelectionRow(
+            unit=best.unit,
+            norm=best.norm,
+            epsilon=best.epsilon,
+            cells=tuple(cell for cell, _ in found),
+            clean=(estimate(clean[0]), estimate(clean[1])),
+            worst=(estimate(runs[0]), estimate(runs[1])),
+            gap=difference(runs[1], runs[0], same_runs=True),
+            flags=_flags(last[place], best),
         )
+        if row.gap and row.same_weights:
+            spread = 0.0 if len(found) > 1 else None
+            row = replace(row, gap=Difference(0.0, 0.0, 0.0, spread, row.gap.examples))
+        rows.append(row)
     return rows
 
 
@@ -107,9 +115,21 @@ def selection_data(rows: Sequence[SelectionRow]) -> pa.Table:
     return pa.table(columns)
 
 
+def _best_is_last(cell: Measured) -> bool:
+    if cell.best_epoch is None or cell.epochs is None:
+        return False
+    # Of the epoch that made a training stop, there is a row and no weights.
+    return cell.best_epoch == cell.epochs - (cell.status == "stopped")
+
+
 def _flags(last: ResultRow, best: ResultRow) -> tuple[Flag, ...]:
-    """Say what the two rows of the results do not say of both, and whether it was overfitting."""
-    found = [flag for flag in last.flags if flag.kind == "robust overfitting"]
+    """Say what the two rows of the results do not say of both, and what befell the last weights."""
+    found = [
+        replace(flag, text=f"last weights, {flag.text}")
+        for flag in last.flags
+        if flag.kind == "collapsed" and flag not in best.flags
+    ]
+    found += [flag for flag in last.flags if flag.kind == "robust overfitting"]
     for flag in best.flags:
         both = flag in last.flags
         found.append(flag if both else replace(flag, text=f"best weights, {flag.text}"))

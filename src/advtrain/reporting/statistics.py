@@ -167,7 +167,8 @@ def difference(
         ours: one run for each seed.
         theirs: likewise; examples that only one of the two was tried on do not count.
         same_runs: the k-th of both belong together (two weights of one training), so that the
-            spread is that of the k differences; else the two spreads are added in quadrature.
+            spread is that of the k differences; else the two spreads are added in quadrature,
+            where both sides have two seeds or more.
 
     Returns:
         The difference; None without a common example.
@@ -190,7 +191,7 @@ def difference(
     else:
         found = [mean_and_spread(_accuracies(runs))[1] for runs in (ours, theirs)]
         known = [one for one in found if one is not None]
-        spread = math.hypot(*known) if known else None
+        spread = math.hypot(*known) if len(known) == len(found) else None
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Difference(total / count, low, high, spread, count)
 

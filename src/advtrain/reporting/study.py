@@ -41,6 +41,8 @@ class StudyInfo(TypedDict):
         method_modules: the module of each, by label.
         method_updates: how the weights of each are updated, `plain` or `awp`, by label.
         method_upstream: the `teacher` and the `start` of each, None for none, by label.
+        method_additions: what the recipe of each does besides the method, by label: `averaging
+            ema`, `cutout 2`.
         certificates: the certificates' names, in the order of the rows.
         failures: the cells without numbers.
     """
@@ -56,6 +58,7 @@ class StudyInfo(TypedDict):
     method_modules: dict[str, str]
     method_updates: dict[str, str]
     method_upstream: dict[str, dict[str, str | None]]
+    method_additions: dict[str, list[str]]
     certificates: list[str]
     failures: list[Failure]
 

@@ -1,6 +1,6 @@
 """Verdicts: whether what the survey says of a variant holds for what was measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,13 +13,18 @@ POINT = 0.01
 RULE = (
     "The survey's words order its variants (Low < Medium < High, Moderate < High). Each is "
     "compared with every other of another word at the same budget; a difference counts if it "
-    "exceeds the noise: the largest of 1 point, two standard deviations over seeds (where there "
-    "are several), and half the 95 % interval of the paired difference. A word does not hold if "
+    "exceeds the noise: the largest of 1 point, two standard deviations over seeds (where both "
+    "have several), and half the 95 % interval of the paired difference. A word does not hold if "
     "one difference goes against it; it holds if none does, and of each other word one variant "
-    "differs as it says; else it is not decided. The differences named are those of the variant "
-    "minus the other, in points. Variants that collapsed are not compared."
+    "differs as it says; else it is not decided. Nor does a word for the gain hold beside no gain: "
+    "where the 95 % interval of the variant's own gain over natural training contains 0 or lies "
+    "below, and nothing goes against the word, it is not decided. The differences named are those "
+    "of the variant minus the other, in points. Variants that collapsed are not compared."
 )
 """How a verdict is reached, for the reader of the table."""
+
+NO_GAIN = "No gain over natural beyond the noise"
+"""Why a word for the gain is not decided, whatever the comparisons say for it."""
 
 Says = Literal["holds", "does not hold", "not decided"]
 
@@ -61,6 +66,7 @@ class Verdict:
         says: the verdict.
         comparisons: with the variants of another word that were measured.
         absent: the names of those that were not.
+        notes: what else it rests on, in words.
     """
 
     quantity: Quantity
@@ -68,10 +74,11 @@ class Verdict:
     says: Says
     comparisons: tuple[Comparison, ...]
     absent: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def evidence(self, number: Callable[[float], str]) -> str:
         """Say what the verdict rests on, with differences and noise written by `number`."""
-        parts = []
+        parts = [*self.notes]
         for outcome, text in ((-1, "Against it"), (1, "For it"), (0, "Within the noise")):
             found = [
                 f"{one.other} {'+' * (one.measured > 0)}{number(one.measured)} "
@@ -96,6 +103,9 @@ def judge(
     variant: Variant,
     quantity: Quantity,
     more: Callable[[Variant], Difference | None],
+    *,
+    own: Difference | None = None,
+    notes: Sequence[str] = (),
 ) -> Verdict:
     """Compare a variant with those of another word; `RULE` says how.
 
@@ -104,7 +114,10 @@ def judge(
         variant: the one that is judged.
         quantity: of which it is judged.
         more: returns how much more of it the variant has than another; None if unknown.
+        own: for the gain, the variant's own over natural training; None if unknown.
+        notes: what else a reader has to know of the variant, in words.
     """
+    said = [*notes]
     comparisons, absent = [], []
     for other in claims.variants:
         claimed = claims.order(quantity, variant, other)
@@ -120,9 +133,13 @@ def judge(
     says: Says = "not decided"
     if any(one.outcome < 0 for one in comparisons):
         says = "does not hold"
+    elif quantity == "gain" and own is not None and own.low <= 0:
+        said.append(NO_GAIN)
     elif words and {one.word for one in comparisons if one.outcome > 0} == words:
         says = "holds"
-    return Verdict(quantity, variant.word(quantity), says, tuple(comparisons), tuple(absent))
+    return Verdict(
+        quantity, variant.word(quantity), says, tuple(comparisons), tuple(absent), tuple(said)
+    )
 
 
 def noise(found: Difference) -> float:
