@@ -126,7 +126,7 @@ def test_a_tie_is_not_verified(certificate: Certificate) -> None:
 @EVERY
 def test_another_norm_is_refused(certificate: Certificate) -> None:
     x, y = blobs(4, seed=3)
-    with pytest.raises(ValueError, match=r"certifies linf budgets, got l2 0.5; .* smoothing for"):
+    with pytest.raises(ValueError, match=r"certifies linf budgets, got l2 0.5; .* use smoothing"):
         certificate(trained(), x, y, ThreatModel("l2", 0.5), Noise(0, y))
 
 
