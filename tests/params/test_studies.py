@@ -97,6 +97,14 @@ def test_seeds_that_are_no_good(tmp_path: Path, seeds: object, message: str) -> 
     assert f"params.yaml: studies.small.{message}" in refused(tmp_path, study(seeds=seeds))
 
 
+def test_certificates_ask_for_attacks_on_the_last_weights(tmp_path: Path) -> None:
+    told = refused(tmp_path, study(certificates=["ibp"], weights=["best"]))
+    assert "params.yaml: studies.small.weights: certificates are of the last weights" in told
+    for weights in (["last"], ["best", "last"]):
+        assert the_study(tmp_path, certificates=["ibp"], weights=weights).weights == tuple(weights)
+    assert the_study(tmp_path, weights=["best"]).weights == ("best",)
+
+
 def test_certificates_of_all_methods_or_of_some(tmp_path: Path) -> None:
     assert the_study(tmp_path).certificates == {}
     found = the_study(tmp_path, certificates=["ibp"], certify_examples=7)

@@ -337,6 +337,12 @@ class _Reader:
             self.problem(f"{place}.weights", f": expected a list of last, best, got {weights!r}")
             weights = []
         self.unique(f"{place}.weights", weights)
+        if values.get("certificates") and weights and "last" not in weights:
+            self.problem(
+                f"{place}.weights",
+                ": certificates are of the last weights, which this study does not attack; add "
+                "last, so that an attack can refute them, or take the certificates out",
+            )
         recipes = self.recipes(place, values.get("recipe"), methods, sections["recipes"])
         self.upstream_in_study(place, methods, recipes, sections)
         count = Parameter("attack_examples", "Count", (), True, None)
