@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def test_mlflow_is_fed_beside_the_run_and_survives_its_absence(workspace: Worksp
     shutil.rmtree(workspace.root / ".pipeline/tracking", ignore_errors=True)
     synced = workspace.run("advtrain", "mlflow-sync", ADVTRAIN_TRACKING="on")
     assert "0 pending" in synced.stdout
-    with sqlite3.connect(workspace.root / "mlflow.db") as db:
+    with closing(sqlite3.connect(workspace.root / "mlflow.db")) as db:
         names = {name for (name,) in db.execute("select name from runs where status='FINISHED'")}
     assert {"trades-linf-0.1-s0", "natural-s0", "pgd_2-linf-0.2"} <= names
 
