@@ -9,7 +9,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from advtrain.params import quantities
 from advtrain.params.schema import Entry, Epsilon, Params, Study
@@ -319,33 +319,14 @@ class Graph:
     def _attack(
         self, study: Study, data: Node, cell: Node, attack: str, epsilon: Epsilon, weights: str
     ) -> Node:
-        entry, model = self.params.attacks[attack], self.params.models[study.model]
         chosen = "" if weights == "last" else f"-{weights}"
-        evaluation = f"{attack}-{study.norm}-{epsilon.slug}{chosen}"
-        folder = f"results/attack/{cell.name}/{evaluation}"
-        return self._node(
-            "attack",
-            f"{cell.name}/{evaluation}",
-            params={
-                "cell": cell.name.split("/")[1],
-                "evaluation": evaluation,
-                "model": _resolved("models", model),
-                "attack": _resolved("attacks", entry, epsilon),
-                "threat": {"norm": study.norm, "epsilon": epsilon.value},
-                "weights": weights,
-                "examples": study.attack_examples,
-                "seed": cell.params["seed"],
-            },
-            roots=(
-                "pipeline/steps/attack.py",
-                f"src/advtrain/attacks/{entry.module}.py",
-                f"src/advtrain/models/{model.module}.py",
-            ),
-            folder=folder,
-            outputs=(f"{folder}/outcomes.parquet", f"{folder}/timing.json"),
-            volatile=(f"{folder}/timing.json",),
-            unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
-            inputs=(cell, data),
+        return self._evaluation(
+            *(study, data, cell, "attack", self.params.attacks[attack], epsilon),
+            name=f"{attack}-{study.norm}-{epsilon.slug}{chosen}",
+            norm=study.norm,
+            weights=weights,
+            examples=study.attack_examples,
+            rows="outcomes.parquet",
         )
 
     def _certificates(
@@ -362,30 +343,55 @@ class Graph:
     def _certify(
         self, study: Study, data: Node, cell: Node, certificate: str, epsilon: Epsilon | None
     ) -> Node:
-        entry, model = self.params.certificates[certificate], self.params.models[study.model]
         norm = study.norm if epsilon else OWN_RADIUS_NORM
-        evaluation = f"{certificate}-{norm}" + (f"-{epsilon.slug}" if epsilon else "")
-        folder = f"results/certify/{cell.name}/{evaluation}"
+        return self._evaluation(
+            *(study, data, cell, "certificate", self.params.certificates[certificate], epsilon),
+            name=f"{certificate}-{norm}" + (f"-{epsilon.slug}" if epsilon else ""),
+            norm=norm,
+            weights="last",
+            examples=study.certify_examples,
+            rows="certified.parquet",
+        )
+
+    def _evaluation(
+        self,
+        study: Study,
+        data: Node,
+        cell: Node,
+        kind: Literal["attack", "certificate"],
+        entry: Entry,
+        epsilon: Epsilon | None,
+        *,
+        name: str,
+        norm: str,
+        weights: str,
+        examples: int | None,
+        rows: str,
+    ) -> Node:
+        """Add what is run on a cell's weights, one row per example; no epsilon, no budget."""
+        model = self.params.models[study.model]
+        stage = "attack" if kind == "attack" else "certify"
+        folder = f"results/{stage}/{cell.name}/{name}"
         return self._node(
-            "certify",
-            f"{cell.name}/{evaluation}",
+            stage,
+            f"{cell.name}/{name}",
             params={
                 "cell": cell.name.split("/")[1],
-                "evaluation": evaluation,
+                "evaluation": name,
                 "model": _resolved("models", model),
-                "certificate": _resolved("certificates", entry, epsilon),
+                kind: _resolved(f"{kind}s", entry, epsilon),
                 "threat": {"norm": norm, "epsilon": epsilon.value if epsilon else None},
-                "weights": "last",
-                "examples": study.certify_examples,
+                "weights": weights,
+                "examples": examples,
                 "seed": cell.params["seed"],
             },
             roots=(
-                "pipeline/steps/certify.py",
-                f"src/advtrain/certificates/{entry.module}.py",
+                f"pipeline/steps/{stage}.py",
+                f"src/advtrain/{kind}s/{entry.module}.py",
                 f"src/advtrain/models/{model.module}.py",
             ),
             folder=folder,
-            outputs=(f"{folder}/certified.parquet", f"{folder}/timing.json"),
+            outputs=(f"{folder}/{rows}", f"{folder}/timing.json"),
             volatile=(f"{folder}/timing.json",),
             unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
             inputs=(cell, data),
