@@ -1,7 +1,7 @@
 """A model under one certificate, example by example: what is proved of each prediction."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from advtrain.attacks.attack import NO_PREDICTION
-from advtrain.attacks.frozen import crafting
-from advtrain.attacks.restarts import SMALLEST_BATCH, filled
 from advtrain.certificates.certificate import Certificate, Certified
 from advtrain.data.store import Split
+from advtrain.evaluation.rows import name_of, rows_of
 from advtrain.noise import Noise
 from advtrain.threat import ThreatModel
 
@@ -62,7 +61,7 @@ def certify(
         ValueError: if a certificate gets a budget that it does not take, or none that it needs; or
             if it returns something that is no radius.
     """
-    name = _name(certificate)
+    name = name_of(certificate)
     takes_threat = "threat" in inspect.signature(certificate).parameters
     if takes_threat and threat is None:
         raise ValueError(f"{name} certifies at a budget and needs a threat model, got None")
@@ -72,24 +71,14 @@ def certify(
             "expected no threat model"
         )
     budget = () if threat is None else (threat,)
-    columns = {column: np.empty(len(split), dtype) for column, dtype in COLUMNS.items()}
-    with crafting(model):
-        for rows in _batches(len(split), batch_size):
-            batch = split.take(filled(rows, SMALLEST_BATCH)).to(device)
-            x = batch.images.float().div_(255)
-            found = certificate(model, x, batch.labels, *budget, Noise(seed, batch.example))
-            _check(name, found)
-            parts = (batch.example, batch.labels, *found)
-            for column, values in zip(COLUMNS, parts, strict=True):
-                columns[column][rows.numpy()] = values[: len(rows)].cpu().numpy()
-            if on_batch is not None:
-                on_batch(int(rows[-1]) + 1)
-    return columns
 
+    def certified(batch: Split) -> dict[str, Tensor]:
+        x = batch.images.float().div_(255)
+        found = certificate(model, x, batch.labels, *budget, Noise(seed, batch.example))
+        _check(name, found)
+        return dict(zip(COLUMNS, (batch.example, batch.labels, *found), strict=True))
 
-def _batches(total: int, batch_size: int) -> Iterator[Tensor]:
-    for start in range(0, total, batch_size):
-        yield torch.arange(start, min(start + batch_size, total))
+    return rows_of(model, split, COLUMNS, certified, device, batch_size, on_batch)
 
 
 def _check(name: str, found: Certified) -> None:
@@ -98,8 +87,3 @@ def _check(name: str, found: Certified) -> None:
         raise ValueError(f"{name} returned a radius that is not a finite number, 0 or more")
     if (found.radius[found.prediction == NO_PREDICTION] > 0).any():
         raise ValueError(f"{name} returned a radius for an example that it makes no prediction of")
-
-
-def _name(certificate: Certificate) -> str:
-    bound = getattr(certificate, "func", certificate)
-    return str(getattr(bound, "__name__", bound))

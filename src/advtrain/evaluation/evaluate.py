@@ -1,6 +1,6 @@
 """A model under one attack, example by example; the rows that every table is computed from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from advtrain.attacks.attack import Attack, Attacked, predictions
-from advtrain.attacks.frozen import crafting
 from advtrain.attacks.objectives import cross_entropy
-from advtrain.attacks.restarts import SMALLEST_BATCH, filled
 from advtrain.data.store import Split
+from advtrain.evaluation.rows import name_of, rows_of
 from advtrain.noise import Noise
 from advtrain.threat import ThreatModel
 
@@ -76,16 +75,16 @@ def evaluate(
             attack and the example; or if there is an attack and no threat model.
     """
     if attack is not None and threat is None:
-        raise ValueError(f"{_name(attack)} needs a threat model, got None")
-    columns = {name: np.empty(len(split), dtype) for name, dtype in COLUMNS.items()}
-    with crafting(model):
-        for rows in _batches(len(split), batch_size):
-            batch = split.take(filled(rows, SMALLEST_BATCH)).to(device)
-            for name, values in _outcomes(model, attack, threat, batch, seed).items():
-                columns[name][rows.numpy()] = values[: len(rows)].cpu().numpy()
-            if on_batch is not None:
-                on_batch(int(rows[-1]) + 1)
-    return columns
+        raise ValueError(f"{name_of(attack)} needs a threat model, got None")
+    return rows_of(
+        model,
+        split,
+        COLUMNS,
+        lambda batch: _outcomes(model, attack, threat, batch, seed),
+        device,
+        batch_size,
+        on_batch,
+    )
 
 
 def _outcomes(
@@ -99,7 +98,7 @@ def _outcomes(
         distance = torch.zeros(len(y), device=x.device)
     else:
         found = attack(model, x, y, threat, Noise(seed, batch.example))
-        distance = _checked_distance(_name(attack), found.x_adv, x, threat, batch.example)
+        distance = _checked_distance(name_of(attack), found.x_adv, x, threat, batch.example)
         logits = model(found.x_adv)
     return {
         "example": batch.example,
@@ -138,13 +137,3 @@ def _checked_distance(
             "does it end with threat.project?"
         )
     return distance
-
-
-def _batches(total: int, batch_size: int) -> Iterator[Tensor]:
-    for start in range(0, total, batch_size):
-        yield torch.arange(start, min(start + batch_size, total))
-
-
-def _name(attack: Attack) -> str:
-    bound = getattr(attack, "func", attack)
-    return str(getattr(bound, "__name__", bound))

@@ -1,0 +1,57 @@
+"""The one pass over the examples of an evaluation: batch by batch, one row per example."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from advtrain.attacks.frozen import crafting
+from advtrain.attacks.restarts import SMALLEST_BATCH, filled
+from advtrain.data.store import Split
+
+Columns = dict[str, npt.NDArray[np.generic]]
+
+
+def rows_of(
+    model: nn.Module,
+    split: Split,
+    types: Mapping[str, npt.DTypeLike],
+    evaluated: Callable[[Split], Mapping[str, Tensor]],
+    device: torch.device,
+    batch_size: int,
+    on_batch: Callable[[int], None] | None,
+) -> Columns:
+    """Evaluate a split, with the model in eval mode and left as it was found.
+
+    A batch of fewer than `SMALLEST_BATCH` rows is filled by repeating some: see `evaluate`.
+
+    Args:
+        model: on `device`.
+        split: the examples.
+        types: of the columns, by name.
+        evaluated: a batch on the device -> (N,) values of each column.
+        device: where the model is.
+        batch_size: examples per batch.
+        on_batch: called after every batch with the number of examples done so far.
+
+    Returns:
+        The columns, in the order of the split.
+    """
+    columns: Columns = {name: np.empty(len(split), kind) for name, kind in types.items()}
+    with crafting(model):
+        for start in range(0, len(split), batch_size):
+            rows = torch.arange(start, min(start + batch_size, len(split)))
+            batch = split.take(filled(rows, SMALLEST_BATCH)).to(device)
+            for name, values in evaluated(batch).items():
+                columns[name][rows.numpy()] = values[: len(rows)].cpu().numpy()
+            if on_batch is not None:
+                on_batch(int(rows[-1]) + 1)
+    return columns
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """Return the name of an attack or a certificate, bound to its parameters or not."""
+    bound = getattr(function, "func", function)
+    return str(getattr(bound, "__name__", bound))
