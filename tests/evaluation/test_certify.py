@@ -16,6 +16,7 @@ from advtrain.evaluation.certify import COLUMNS, certify
 from advtrain.noise import Noise
 from advtrain.results.schema import CERTIFIED
 from advtrain.threat import ThreatModel
+from tests.evaluation.memorised import fitted, random_split
 
 CPU = torch.device("cpu")
 LINF = ThreatModel("linf", 0.01)
@@ -26,10 +27,7 @@ EVERY = pytest.mark.parametrize(("certificate", "threat"), CASES, ids=["ibp", "c
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (70, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    example = torch.randperm(1000, generator=generator)[:70]
-    return Split(images, torch.arange(70) % 5, example)
+    return random_split(70)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +39,7 @@ def model(split: Split) -> nn.Module:
             *(nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()),
             *(nn.Flatten(), nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, 5)),
         )
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-        for _ in range(12):
-            optimizer.zero_grad()
-            logits = model(split.images.float() / 255)
-            nn.functional.cross_entropy(logits, split.labels).backward()
-            optimizer.step()
-    model.zero_grad()
-    return model.eval()
+    return fitted(model, split, 0.02, 12)
 
 
 @EVERY

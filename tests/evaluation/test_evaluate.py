@@ -14,6 +14,7 @@ from advtrain.data.store import Split
 from advtrain.evaluation.evaluate import COLUMNS, evaluate
 from advtrain.noise import Noise
 from advtrain.threat import ThreatModel
+from tests.evaluation.memorised import fitted, random_split
 
 CPU = torch.device("cpu")
 LINF, L2 = ThreatModel("linf", 0.02), ThreatModel("l2", 0.1)
@@ -22,10 +23,7 @@ PGD = partial(pgd, steps=4, restarts=2)
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    example = torch.randperm(1000, generator=generator)[:100]
-    return Split(images, torch.arange(100) % 5, example)
+    return random_split(100)
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +40,7 @@ def model(split: Split) -> nn.Module:
             nn.Flatten(),
             nn.Linear(256, 5),
         )
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-        for _ in range(15):
-            optimizer.zero_grad()
-            logits = model(split.images.float() / 255)
-            nn.functional.cross_entropy(logits, split.labels).backward()
-            optimizer.step()
-    model.zero_grad()
-    return model.eval()
+    return fitted(model, split, 0.01, 15)
 
 
 def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
