@@ -38,6 +38,7 @@ localrules:
     train_all,
     attack_all,
     certify_all,
+    probe_all,
 
 
 rule all:
@@ -65,10 +66,16 @@ rule certify_all:
         [node.marker for node in G.stage("certify")],
 
 
+rule probe_all:
+    input:
+        [node.marker for node in G.stage("probe")],
+
+
 include: "pipeline/rules/prepare.smk"
 include: "pipeline/rules/train.smk"
 include: "pipeline/rules/attack.smk"
 include: "pipeline/rules/certify.smk"
+include: "pipeline/rules/probe.smk"
 include: "pipeline/rules/tables.smk"
 include: "pipeline/rules/report.smk"
 

@@ -18,11 +18,17 @@ if TYPE_CHECKING:
     from pipeline.job import Job
 
 
-def trained_model(job: Job) -> nn.Module:
-    """Return the cell's model with the weights that the parameters name, on the CPU."""
+def trained_model(job: Job, role: str | None = None) -> nn.Module:
+    """Return the cell's model with the weights that the parameters name, on the CPU.
+
+    Args:
+        job: an evaluation.
+        role: of the cell whose last weights are meant instead (`source`).
+    """
     facts = load_description(job.input_folder("prepare"))
     model = build_model(job.params["model"], facts)
-    model.load_state_dict(load_weights(job.input("train", _weights(job))))
+    path = job.role(role, "last.safetensors") if role else job.cell_file(_weights(job))
+    model.load_state_dict(load_weights(path))
     return model
 
 
@@ -46,14 +52,14 @@ def chosen_examples(job: Job, key: str) -> Split:
     return test.take(slice(wanted)) if wanted else test
 
 
-def stamps(job: Job, kind: str) -> dict[str, str]:
+def stamps(job: Job, protocol: Mapping[str, Any]) -> dict[str, str]:
     """Return the stamps of the rows.
 
     Args:
         job: an evaluation.
-        kind: the parameter that says what is run: `attack` or `certificate`.
+        protocol: how it is made.
     """
-    trained = job.input_manifest("train")
+    trained = job.cell_manifest()
     (checkpoint,) = (
         found["sha256"]
         for path, found in trained["outputs"].items()
@@ -65,21 +71,50 @@ def stamps(job: Job, kind: str) -> dict[str, str]:
         "data": job.input_digest("prepare"),
         "checkpoint": checkpoint,
         "code": job.spec["code_digest"],
-        "protocol": protocol(job.params, kind),
+        "protocol": in_words(protocol),
         "study": job.study,
     }
 
 
-def protocol(params: Mapping[str, Any], kind: str) -> str:
+def described(job: Job, kind: str) -> dict[str, Any]:
+    """Return the protocol: all that two evaluations have to share to be compared.
+
+    Args:
+        job: an evaluation.
+        kind: the parameter that says what is run: `attack` or `certificate`.
+    """
+    params = job.params
+    run = params[kind]
+    total = load_description(job.input_folder("prepare"))["counts"]["test"]
+    precision = params.get("precision", "float32")
+    return {
+        kind: {"module": run["module"], "parameters": run["parameters"]},
+        "threat": params["threat"],
+        "weights": params["weights"],
+        "mode": "eval",
+        "precision": precision,
+        "tf32": precision == "tf32",
+        "verdict": "float32 without TF32, re-checked at another batch size",
+        "examples": params["examples"] or total,
+        "of": total,
+        "sampling": "the first of the test split",
+        "seed": params["seed"],
+    }
+
+
+def in_words(protocol: Mapping[str, Any]) -> str:
     """Say in words what was done, as a table's caption needs it."""
-    run, threat = params[kind], params["threat"]
+    run = protocol.get("attack") or protocol.get("certificate")
+    if run is None:
+        return ", ".join(f"{name}: {value}" for name, value in protocol.items())
+    threat = protocol["threat"]
     values = ", ".join(f"{name}={value}" for name, value in run["parameters"].items())
     budget = "" if threat["epsilon"] is None else f" {threat['epsilon']:.6g}"
-    examples = params["examples"] or "all"
     return (
         f"{run['module']}({values}), {threat['norm']}{budget}, "
-        f"{params['weights']} weights, eval mode, float32, {examples} test examples, "
-        f"seed {params['seed']}"
+        f"{protocol['weights']} weights, {protocol['mode']} mode, {protocol['precision']}, "
+        f"the first {protocol['examples']} of {protocol['of']} test examples, "
+        f"seed {protocol['seed']}"
     )
 
 

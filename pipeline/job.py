@@ -117,6 +117,21 @@ class Job:
         (one,) = (one for one in self.spec["inputs"] if one["id"] == self.spec["roles"][role])
         return self._file(one, file)
 
+    def _cell(self) -> dict[str, Any]:
+        """Return the input that is the evaluated cell, whatever other cells are read."""
+        ids = (f"train:{self.study}/{self.params['cell']}",)
+        (one,) = (one for one in self.spec["inputs"] if one["id"] in ids)
+        found: dict[str, Any] = one
+        return found
+
+    def cell_file(self, file: str) -> Path:
+        """Return the file of that name that the evaluated cell holds."""
+        return self._file(self._cell(), file)
+
+    def cell_manifest(self) -> dict[str, Any]:
+        """Return the manifest of the evaluated cell."""
+        return self._manifest(self.root / str(self._cell()["folder"]))
+
     def _file(self, one: Mapping[str, Any], file: str) -> Path:
         (path,) = (path for path in one["outputs"] if Path(path).name == file)
         return self.root / path
@@ -128,9 +143,12 @@ class Job:
 
     def input_manifest(self, stage: str) -> dict[str, Any]:
         """Return the manifest of the one input of that stage."""
-        manifest = read_manifest(self.input_folder(stage) / "manifest.json")
+        return self._manifest(self.input_folder(stage))
+
+    def _manifest(self, folder: Path) -> dict[str, Any]:
+        manifest = read_manifest(folder / "manifest.json")
         if manifest is None:
-            raise JobError(f"{self.input_folder(stage)}/manifest.json cannot be read")
+            raise JobError(f"{folder}/manifest.json cannot be read")
         return manifest
 
     def input_digest(self, stage: str) -> str:

@@ -59,6 +59,7 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
             "certify": [
                 graph[f"certify:{name}/{cell}/{one}"] for one in node.params["certificates"][cell]
             ],
+            "probe": [graph[f"probe:{name}/{cell}/{one}"] for one in node.params["probes"][cell]],
         }
         if not found[data.id].is_fresh:
             failures.append(_described(cell, data))
@@ -77,10 +78,10 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
             if not found[one.id].is_fresh
         ]
         try:
-            for one in (train, *done["attack"], *done["certify"]):
+            for one in (train, *(one for made in done.values() for one in made)):
                 _check(one)
             names = {stage: [one.params["evaluation"] for one in done[stage]] for stage in done}
-            record = read_cell(graph.root, name, cell, names["attack"], names["certify"])
+            record = read_cell(graph.root, name, cell, *names.values())
             collect(name, [record])
         except (ValueError, OSError) as error:
             cause = str(error)

@@ -38,6 +38,7 @@ from advtrain.provenance import (
     digest_files,
     environment,
     git_commit,
+    hash_file,
 )
 from pipeline.devices import leased_device
 from pipeline.job import Job, JobError, Progress, quiet_environment
@@ -137,7 +138,7 @@ def _compute(
     """Run the step; return the manifest of what it wrote under the workspace."""
     progress.update()
     with leased_device(root, spec) as device:
-        step = import_module(f"pipeline.steps.{spec['stage']}")
+        step = import_module(f"pipeline.steps.{spec.get('step', spec['stage'])}")
         started = progress.since = time.time()
         job = Job(root, spec, workspace, progress)
         step.run(job)
@@ -219,6 +220,10 @@ def _check_code(root: Path, spec: dict[str, Any]) -> None:
     if code_digest(found) != spec["code_digest"]:
         changed = [file for file in found if found[file] != spec["code"][file]]
         raise JobError(f"{', '.join(changed)} changed since the run began: start it again")
+    for entry in spec["params"].values():
+        for path, digest in (entry.get("files", {}) if isinstance(entry, dict) else {}).items():
+            if not (root / path).is_file() or hash_file(root / path) != digest:
+                raise JobError(f"{path} changed since the run began: start it again")
 
 
 def mark_interrupted(path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from advtrain.evaluation.certify import certify
 from advtrain.results.certified import write_certified
 from advtrain.threat import ThreatModel
-from pipeline.evaluated import chosen_examples, stamps, trained_model
+from pipeline.evaluated import chosen_examples, described, stamps, trained_model
 from pipeline.plugins import load
 from pipeline.torch_device import choose_device
 
@@ -45,5 +45,5 @@ def run(job: Job) -> None:
             **params["threat"],
             **columns,
         },
-        stamps(job, "certificate"),
+        stamps(job, described(job, "certificate")),
     )

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 def run(job: Job) -> None:
     """Read every cell that the parameters name and write the study's tables of rows."""
     records = [
-        read_cell(job.root, job.study, cell, evaluations, job.params["certificates"][cell])
+        read_cell(
+            job.root,
+            job.study,
+            cell,
+            evaluations,
+            job.params["certificates"][cell],
+            job.params["probes"][cell],
+        )
         for cell, evaluations in job.params["cells"].items()
     ]
     write_collected(collect(job.study, records), job.output_folder())

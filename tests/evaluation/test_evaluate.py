@@ -1,5 +1,7 @@
+import contextlib
 import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ from torch import nn
 
 from advtrain.attacks.attack import Attacked
 from advtrain.attacks.cw import cw
+from advtrain.attacks.ensemble import Ensemble
 from advtrain.attacks.fgsm import fgsm
 from advtrain.attacks.pgd import pgd
 from advtrain.data.store import Split
-from advtrain.evaluation.evaluate import COLUMNS, evaluate
+from advtrain.evaluation.evaluate import COLUMNS, NUMBERS, evaluate
 from advtrain.noise import Noise
+from advtrain.results.schema import CLAIMS, OUTCOMES
 from advtrain.threat import ThreatModel
 from tests.evaluation.memorised import fitted, random_split
 
@@ -50,7 +54,10 @@ def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> No
 
 def test_one_row_per_example_with_the_types_of_the_table(model: nn.Module, split: Split) -> None:
     rows = evaluate(model, PGD, LINF, split, 0, CPU, 32)
-    assert {name: column.dtype for name, column in rows.items()} == COLUMNS
+    assert {name: rows[name].dtype for name in NUMBERS} == NUMBERS
+    assert tuple(rows) == COLUMNS
+    of_the_table = {"cell", "attack", "protocol", "norm", "epsilon"}
+    assert set(rows) | of_the_table == set(OUTCOMES.names)
     assert {len(column) for column in rows.values()} == {100}
     assert rows["example"].tolist() == split.example.tolist()
     assert rows["label"].tolist() == split.labels.tolist()
@@ -59,7 +66,7 @@ def test_one_row_per_example_with_the_types_of_the_table(model: nn.Module, split
 
 def test_rows_say_what_the_model_and_the_attack_say(model: nn.Module, split: Split) -> None:
     rows = evaluate(model, PGD, LINF, split, 3, CPU, 100)
-    x = split.images.float() / 255
+    x = (split.images.float() / 255).contiguous(memory_format=torch.channels_last)
     found = PGD(model, x, split.labels, LINF, Noise(3, split.example))
     with torch.no_grad():
         assert rows["clean_prediction"].tolist() == model(x).argmax(1).tolist()
@@ -119,9 +126,8 @@ def test_a_split_without_examples_has_no_rows(
 ) -> None:
     calls: list[int] = []
     rows = evaluate(model, attack, LINF, split.take(slice(0)), 0, CPU, 32, calls.append)
-    assert {name: (len(column), column.dtype) for name, column in rows.items()} == {
-        name: (0, dtype) for name, dtype in COLUMNS.items()
-    }
+    assert {name: len(column) for name, column in rows.items()} == dict.fromkeys(COLUMNS, 0)
+    assert {name: rows[name].dtype for name in NUMBERS} == NUMBERS
     assert calls == []
 
 
@@ -157,36 +163,143 @@ def test_logits_that_are_not_finite_count_as_no_prediction(split: Split) -> None
         assert np.array_equal(rows["clean_prediction"] == -1, dark)
 
 
-def returning(x_adv: torch.Tensor, row: int, value: float) -> torch.Tensor:
-    x_adv = x_adv.clone()
-    x_adv[row] = value
-    return x_adv
+Forger = partial[Attacked]
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (1.5, "careless left the pixel range [0, 1] on example {}"),
-        (-0.01, "careless left the pixel range [0, 1] on example {}"),
-        (float("nan"), "careless left the pixel range [0, 1] on example {}"),
-        (1.0, "careless left the linf ball on example {}: distance "),
-    ],
-)
-def test_an_attack_that_leaves_the_threat_set_is_named(
-    model: nn.Module, split: Split, value: float, message: str
-) -> None:
-    culprit = 41
+def forged(culprit: int, value: float) -> Forger:
+    """An attack that paints one example (of that id) in one grey and leaves the others."""
 
-    def careless(
-        model: nn.Module, x: torch.Tensor, y: torch.Tensor, threat: ThreatModel, noise: Noise
+    def painting(
+        model: nn.Module,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        threat: ThreatModel,
+        noise: Noise,
+        *,
+        grey: float,
     ) -> Attacked:
-        found = (noise.examples == split.example[culprit]).nonzero().flatten()
-        x_adv = returning(x, int(found[0]), value) if len(found) else x
+        x_adv = x.clone()
+        x_adv[noise.examples == culprit] = grey
         return Attacked(x_adv, torch.zeros(len(x)), torch.zeros_like(y), torch.zeros_like(y))
 
-    expected = message.format(int(split.example[culprit]))
-    with pytest.raises(ValueError, match=re.escape(expected)):
-        evaluate(model, careless, LINF, split, 0, CPU, 32)
+    return partial(painting, grey=value)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.01, float("nan"), 1.0])
+def test_an_image_that_is_not_allowed_is_refused_and_shown(
+    model: nn.Module, split: Split, value: float
+) -> None:
+    culprit = int(split.example[41])
+    rows = evaluate(model, forged(culprit, value), LINF, split, 0, CPU, 32)
+    refused = rows["example"] == culprit
+    assert rows["claim"][refused].tolist() == ["outside the set"]
+    assert np.array_equal(rows["adversarial_prediction"], rows["clean_prediction"])
+    assert set(rows["claim"][~refused]) <= {"none", "confirmed"}
+
+
+class Moody(nn.Module):
+    """Says class 1 in every other forward pass, and class 0 in the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        odd = torch.full((len(x), 1), float(self.calls % 2))
+        return torch.cat([1 - odd, odd, torch.zeros(len(x), 3)], 1)
+
+
+def test_a_claim_that_does_not_hold_a_second_time_does_not_count(split: Split) -> None:
+    """Passes: 1 clean (class 1), 2 after the attack (class 0), 3 the check (class 1)."""
+    labelled = Split(split.images[:32], torch.ones(32, dtype=torch.int64), split.example[:32])
+    rows = evaluate(Moody(), forged(-1, 0.0), LINF, labelled, 0, CPU, 64)
+    assert set(rows["claim"]) == {"not misclassified"}
+    assert rows["adversarial_prediction"].tolist() == [1] * 32
+
+
+def test_claims_are_those_of_the_schema() -> None:
+    from advtrain.evaluation import evaluate as module
+
+    assert module.CLAIMS == CLAIMS
+
+
+WEAK = partial(pgd, steps=1, step_size="epsilon/4", random_start=False)
+TWO = Ensemble({"weak": WEAK, "strong": PGD})
+
+
+@pytest.mark.parametrize("threat", [LINF, L2], ids=["linf", "l2"])
+def test_an_ensemble_is_its_stages_in_turn(
+    model: nn.Module, split: Split, threat: ThreatModel
+) -> None:
+    rows = evaluate(model, TWO, threat, split, 3, CPU, 32)
+    clean = rows["clean_prediction"] == rows["label"]
+    robust = rows["adversarial_prediction"] == rows["label"]
+    weak = evaluate(model, WEAK, threat, split, 3, CPU, 32)
+    fooled = clean & (weak["adversarial_prediction"] != weak["label"])
+    assert np.array_equal(rows["stage"] == "weak", fooled)
+    assert (rows["stage"] == "strong").any()
+    assert np.array_equal(rows["stage"] == "", robust | ~clean)
+    assert rows["forward"][~clean].tolist() == [1] * (~clean).sum()
+    assert rows["forward"][rows["stage"] == "weak"].tolist() == [3] * fooled.sum()
+    assert rows["forward"][robust].tolist() == [3 + 10] * robust.sum()
+
+
+@pytest.mark.parametrize("attack", [PGD, TWO], ids=["pgd", "ensemble"])
+def test_rows_do_not_depend_on_batches_shards_or_a_kill(
+    model: nn.Module, split: Split, attack: partial[Attacked] | Ensemble, tmp_path: Path
+) -> None:
+    expected = evaluate(model, attack, LINF, split, 0, CPU, 100)
+    for size in (7, 40):
+        assert_equal(evaluate(model, attack, LINF, split, 0, CPU, size), expected)
+    shards = [
+        evaluate(model, attack, LINF, split.take(slice(a, b)), 0, CPU, 32)
+        for a, b in ((0, 37), (37, 99), (99, 100))
+    ]
+    assert_equal({n: np.concatenate([s[n] for s in shards]) for n in expected}, expected)
+    for killed_after in (1, 2, 3, 4, 6, 8):
+        path = tmp_path / f"{killed_after}.npz"
+        calls: list[int] = []
+
+        def stop(done: int, calls: list[int] = calls, limit: int = killed_after) -> None:
+            calls.append(done)
+            if len(calls) == limit:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            evaluate(model, attack, LINF, split, 0, CPU, 32, stop, unfinished=path)
+        spent: list[int] = []
+        again = evaluate(model, attack, LINF, split, 0, CPU, 50, spent.append, unfinished=path)
+        assert_equal(again, expected)
+        assert not spent or spent[0] > calls[-1] - 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_kept_images_are_those_that_were_judged(model: nn.Module, split: Split, kind: type) -> None:
+    images = np.zeros((100, 1, 8, 8), kind)
+    rows = evaluate(model, TWO, LINF, split, 0, CPU, 32, adversarial=images)
+    x = split.images.float() / 255
+    x_adv = torch.from_numpy(images).float()
+    distance = LINF.distance(x_adv, x).numpy()
+    attacked = rows["clean_prediction"] == rows["label"]
+    assert (distance <= 0.02 + 1e-6).all()
+    np.testing.assert_array_equal(rows["distance"][attacked], distance[attacked])
+    with torch.no_grad():
+        found = model(x_adv).argmax(1).numpy()
+    assert np.array_equal(rows["adversarial_prediction"][attacked], found[attacked])
+    assert "outside the set" not in rows["claim"]
+    assert (rows["claim"] == "confirmed").sum() > 10
+
+
+def test_bfloat16_claims_count_once_float32_confirms_them(model: nn.Module, split: Split) -> None:
+    exact = evaluate(model, PGD, LINF, split, 0, CPU, 50)
+    fast = evaluate(model, PGD, LINF, split, 0, CPU, 50, precision="bfloat16")
+    assert not np.array_equal(exact["objective"], fast["objective"])
+    assert np.array_equal(exact["clean_prediction"], fast["clean_prediction"])
+    agree = exact["adversarial_prediction"] == fast["adversarial_prediction"]
+    assert agree.mean() >= 0.95
+    wrong = fast["adversarial_prediction"] != fast["label"]
+    assert set(fast["claim"][wrong]) == {"confirmed"}
 
 
 def test_an_attack_that_returns_other_images_is_named(model: nn.Module, split: Split) -> None:

@@ -118,7 +118,7 @@ def test_orphans_are_what_no_study_owns(make_graph: MakeGraph) -> None:
         f"results/attack/tiny/trades-linf-{epsilon}-s0/{attack}-linf-{epsilon}"
         for epsilon in ("0.1", "0.2")
         for attack in ("fgsm", "pgd_2")
-    }
+    } | {f"results/probe/tiny/trades-linf-{epsilon}-s0/gradients" for epsilon in ("0.1", "0.2")}
     assert orphans(make_graph()) == []
 
 

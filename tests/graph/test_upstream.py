@@ -104,7 +104,11 @@ def test_what_moves_the_upstream_cell_moves_what_reads_it(make_graph: MakeGraph,
         return {node.id: node.key for node in make_graph(change)}
 
     before, after = keys("epsilon"), keys("epsilon/2")
-    moved = {id for id in before if before[id] != after[id] and id.startswith(("train", "attack"))}
+    moved = {
+        id
+        for id in before
+        if before[id] != after[id] and id.startswith(("train", "attack", "probe"))
+    }
     expected = {id for id in before if "/trades" in id or "/fgsm_rs" in id}
     assert moved == expected
 

@@ -73,7 +73,7 @@ STUDY = "studies.digits"
         (f"{STUDY}.epsilons", [0.2, "1/5"], "0.2 and 1/5 are the same budget, which would make"),
         (f"{STUDY}.epsilons", [], "expected a list of budgets"),
         (f"{STUDY}.epsilons", 0.2, "expected a list of budgets"),
-        (f"{STUDY}.norm", "linfinity", "norm: expected one of linf, l2, got 'linfinity'"),
+        (f"{STUDY}.norm", "linfinity", "norm: expected one of linf, l2, l1, got 'linfinity'"),
         (f"{STUDY}.methods", ["natural", "natural"], "would make duplicate cells"),
         (f"{STUDY}.methods", ["naturl"], "there is no method 'naturl'; did you mean 'natural'?"),
         (f"{STUDY}.seeds", [0, 0], "seeds: 0 is given twice, which would make duplicate cells"),

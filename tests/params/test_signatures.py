@@ -102,6 +102,7 @@ def test_flags_in_a_class_body(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("Shares", [0.5, "3/4"], (0.5, 0.75)),
         ("bool", False, False),
         ("str", "x", "x"),
+        ("File", "models/own.py", "models/own.py"),
     ],
 )
 def test_a_value_is_read_in_its_canonical_type(quantity: str, given: object, read: object) -> None:
@@ -127,6 +128,7 @@ def test_a_value_is_read_in_its_canonical_type(quantity: str, given: object, rea
         ("Shares", [2], "got 2"),
         ("bool", "yes", "true or false, got 'yes'"),
         ("str", 3, "a text, got 3"),
+        ("File", 3, "the path of a file, relative to the repository, got 3"),
         ("Count", None, "got nothing"),
     ],
 )

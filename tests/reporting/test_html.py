@@ -140,9 +140,9 @@ def test_each_number_of_the_results_links_to_its_lineage(page: Page) -> None:
         for tag, a, place in page.elements
         if tag == "a" and "td" in place and (a["href"] or "").startswith("#lineage-")
     ]
-    # Six rows of five accuracies, four methods with two accuracies and two differences; the failed
-    # one has none.
-    assert len(links) == 30 + 16
+    # Six rows of five accuracies, four methods with two accuracies and two differences, six worst
+    # cases that are compared; the failed one has none.
+    assert len(links) == 30 + 16 + 6
     assert links[10] == {
         "href": "#lineage-fake-pgd_at-linf-0.1",
         "title": "95 % interval 64.0 to 94.8 %, n = 20, seeds: 2",
@@ -209,7 +209,30 @@ def test_flags_stand_below_their_row(page: Page) -> None:
     ]
     results = [f"{failed} (seed 2)", f"{overfitted} (seed 1)", "missing: not run"]
     methods = [*verdicts, f"{failed} (seed 2)", *verdicts, *results[1:]]
-    assert flags == [*results, *methods, failed, "missing: not run"]
+    audits = [
+        "audit failed: catastrophic overfitting, fgsm-linf-0.2 leaves 90.0 %, cw_20-linf-0.2 "
+        "0.0 % (seed 1)"
+    ]
+    assert flags == [*results, *methods, *audits, failed, "missing: not run"]
+
+
+def test_a_failed_audit_is_among_the_flags_of_the_study(page: Page) -> None:
+    listed = [text for text, place in page.texts if place[-2:] == ("dl", "dd")]
+    assert any(text.startswith("audit failed: catastrophic overfitting") for text in listed)
+
+
+def test_every_audit_has_its_evidence_in_words_for_all_readers(page: Page) -> None:
+    titles = {
+        a["title"]
+        for tag, a, place in page.elements
+        if tag == "td" and "title" in a and "tr" in place
+    }
+    said = " ".join(page.said().split())
+    assert "fgsm-linf-0.2 leaves 65.0 %, cw_20-linf-0.2 50.0 %" in said
+    assert titles
+    assert all(title and title in said for title in titles)
+    rows = [a.get("class") for a in page.all("td") if "fail" in (a.get("class") or "").split()]
+    assert len(rows) == 1
 
 
 def test_the_legend_says_of_a_collapse_what_the_flag_says(text: str) -> None:
@@ -255,10 +278,11 @@ def test_the_rich_study_shows_its_tables_folded_and_its_certificates(
     heads = [text for text, place in page.texts if place[-2:] == ("summary", "h3")]
     assert heads == [
         *("What robustness costs and gains", "The best epoch against the last"),
-        "Certified accuracy",
+        *("Certified accuracy", "Which method withstood more", "What each attack breaks"),
+        "Audits: can these accuracies be believed?",
     ]
     numbers = [text for text, place in page.texts if place[-1:] == ("b",) and "caption" in place]
-    assert numbers == [f"Table {number}." for number in range(1, 6)]
+    assert numbers == [f"Table {number}." for number in range(1, 9)]
     folds = [a for a in page.all("details") if a.get("class") == "fold"]
     assert all("open" in fold for fold in folds)
     said = " ".join(page.said().split())
@@ -268,7 +292,7 @@ def test_the_rich_study_shows_its_tables_folded_and_its_certificates(
     cell = "pgd_at-linf-0.1-s0"
     assert f".pipeline/fresh/certify/fake/{cell}/smoothing_025-l2" in said
     assert digest(f"certify {cell} ibp-linf-0.1")[:16] in said
-    # The flag stands in two tables, and once in the list.
+    # The flag stands in two tables, and once in the list, beside what the audits say of it.
     flagged = "robust overfitting: worst-case accuracy 85.0 % at the best epoch, 55.0 % at the last"
     places = [place[-1] for text, place in page.texts if text == f"{flagged} (seed 0)"]
     assert places == ["span", "span", "dd"]
@@ -278,11 +302,14 @@ def test_the_rich_study_shows_its_tables_folded_and_its_certificates(
 
 def test_a_table_without_rows_is_not_shown(page: Page) -> None:
     heads = [text for text, place in page.texts if place[-2:] == ("summary", "h3")]
-    assert heads == ["What robustness costs and gains"]
+    assert heads == [
+        *("What robustness costs and gains", "Which method withstood more"),
+        *("What each attack breaks", "Audits: can these accuracies be believed?"),
+    ]
     assert "This study has no certificates." not in page.said()
 
 
-def test_a_selection_without_a_flag_stays_folded(tmp_path: Path) -> None:
+def test_what_has_nothing_to_warn_of_stays_folded(tmp_path: Path) -> None:
     cell = "natural-s0"
     synthetic.write_training(tmp_path, "fake", cell, "natural", None, 0)
     names = ("pgd_20-linf-0.1", "pgd_20-linf-0.1-best")
@@ -291,8 +318,9 @@ def test_a_selection_without_a_flag_stays_folded(tmp_path: Path) -> None:
     record = read_cell(tmp_path, "fake", cell, names)
     write_collected(collect("fake", [record]), tmp_path / "collected")
     page = Page(write(tmp_path / "collected", tmp_path, tmp_path / "index.html"))
-    (fold,) = (a for a in page.all("details") if a.get("class") == "fold")
-    assert "open" not in fold
+    folds = [a for a in page.all("details") if a.get("class") == "fold"]
+    assert len(folds) == 2  # the selection and the audits
+    assert all("open" not in fold for fold in folds)
 
 
 @pytest.mark.browser

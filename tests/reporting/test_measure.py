@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,6 +24,32 @@ def test_an_evaluation_says_who_was_right(collected: Collected) -> None:
     assert cw.robust.tolist() == [False] * 9 + [True] * 10 + [False]
     assert cw.example.tolist() == list(range(1000, 1020))
     assert cw.backwards == 20
+
+
+def test_an_evaluation_says_how_it_was_made_and_what_it_found(collected: Collected) -> None:
+    found = {cell.cell: cell for cell in measure(collected)}
+    made = {one.name: one for one in found["pgd_at-linf-0.1-s1"].evaluations}
+    cw, fgsm = made["cw_20-linf-0.1"], made["fgsm-linf-0.1"]
+    assert (cw.module, cw.parameters, cw.precision) == (
+        *("cw", {"steps": 20, "restarts": 1}, "float32"),
+    )
+    assert cw.passes.tolist() == [41] * 20
+    assert cw.claim.tolist() == ["confirmed"] * 9 + ["none"] * 10 + ["confirmed"]
+    assert cw.stage.tolist() == [""] * 20
+    assert (cw.gain.tolist(), cw.late_gain[0]) == ([2.0] * 20, pytest.approx(0.02))
+    assert np.isnan(fgsm.gain).all()
+    assert np.isnan(fgsm.late_gain).all()
+
+
+def test_probed_gradients_are_those_of_their_cell(rich: Collected) -> None:
+    found = {cell.cell: cell for cell in measure(rich)}
+    assert found["natural-s0"].probe is None
+    looked = found["pgd_at-linf-0.1-s1"].probe
+    assert looked is not None
+    assert looked.example.tolist() == list(range(1000, 1010))
+    assert looked.clean.all()
+    assert looked.margin_gradient.tolist() == [5.0] * 10
+    assert looked.probabilities.tolist() == [False] * 10
 
 
 def test_passes_are_per_training_example(collected: Collected) -> None:

@@ -10,7 +10,10 @@ from advtrain.reporting.tables import sheets, write_tables
 from advtrain.results.collect import Collected, collect, read_cell, write_collected
 from tests.results import synthetic
 
-NAMES = ("results", "methods", "selection", "certified", "costs", "curve")
+NAMES = (
+    *("results", "methods", "selection", "certified", "comparisons", "overlap", "transformed"),
+    *("audits", "costs", "curve"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +45,12 @@ def test_percent_are_in_the_rendered_table_alone(tables: Path) -> None:
 
 
 def test_all_formats_hold_the_same_rows(tables: Path) -> None:
-    expected = {"results": 6, "methods": 4, "costs": 5, "curve": 25}
-    for name in NAMES:
+    expected = {"results": 6, "methods": 4, "comparisons": 6, "costs": 5, "curve": 25}
+    for name in set(NAMES) - {"overlap", "audits"}:
         check_formats(tables, name, expected.get(name, 0), expected.get(name, 0))
+    # The data have a row for each attack, and for each cell and audit.
+    check_formats(tables, "overlap", 6 * 3, 6)
+    check_formats(tables, "audits", 10 * 16, 5)
 
 
 def check_formats(tables: Path, name: str, rows: int, shown: int) -> None:

@@ -4,7 +4,8 @@
 tables below say. The CW attack errs on one fewer of them and on example 19, so that the worst case
 is one example worse than PGD.
 
-`write_rich_tree` adds the weights of the best epoch and certificates of one method at one budget.
+`write_rich_tree` adds the weights of the best epoch, certificates and gradients of one method at
+one budget.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from advtrain.results.certified import write_certified
 from advtrain.results.collect import CellRecord, read_cell
 from advtrain.results.history import write_history
 from advtrain.results.outcomes import write_outcomes
+from advtrain.results.probes import write_probes
 
 STUDY = "fake"
 CLASSES = 4
@@ -28,6 +30,11 @@ CURVE = (0.05, 0.1, 0.2, 0.3)
 METHODS = ("natural", "pgd_at", "fgsm_mixed")
 ATTACKS = ("fgsm", "pgd_20", "cw_20")
 BACKWARDS = {"fgsm": 1, "pgd_20": 20, "cw_20": 20}
+PARAMETERS = {
+    "fgsm": {},
+    "pgd_20": {"steps": 20, "restarts": 1},
+    "cw_20": {"steps": 20, "restarts": 1},
+}
 TRAINING_EXAMPLES = 100
 EPOCHS = 3
 PASSES = {"natural": 1, "pgd_at": 11, "fgsm_mixed": 2}
@@ -74,6 +81,7 @@ WRONG_BEST = {"fgsm": (1, 3), "pgd_20": (2, 4), "cw_20": (2, 4)}
 # The examples that ibp verifies; the last weights withstand all attacks on them.
 VERIFIED = (range(12, 19), range(13, 19))
 CERTIFICATES = ("ibp-linf-0.1", "smoothing_025-l2")
+PROBE = "gradients"
 
 
 def digest(text: str) -> str:
@@ -113,6 +121,7 @@ def study_info(**changes: object) -> dict[str, object]:
         "method_upstream": {method: {"teacher": None, "start": None} for method in METHODS},
         "method_additions": {method: [] for method in METHODS},
         "certificates": [],
+        "strict": False,
         "failures": [],
         **changes,
     }
@@ -134,7 +143,7 @@ def read_records(root: Path, study: str = STUDY) -> list[CellRecord]:
 
 
 def write_rich_tree(root: Path, study: str = STUDY) -> None:
-    """Write the whole study, with the best weights and the certificates of one method."""
+    """Write the whole study, with the best weights, certificates and probes of one method."""
     write_tree(root, study)
     method, epsilon = RICH
     for seed in SEEDS:
@@ -144,16 +153,17 @@ def write_rich_tree(root: Path, study: str = STUDY) -> None:
             write_evaluation(root, study, cell, name, method, epsilon, seed, "best")
         for name in CERTIFICATES:
             write_certificate(root, study, cell, name, method, seed)
+        write_probe(root, study, cell)
 
 
 def read_rich_records(root: Path, study: str = STUDY) -> list[CellRecord]:
     records = []
     for cell, method, epsilon, _ in cells():
-        names, certificates = evaluations(method, epsilon), ()
+        names, certificates, probes = evaluations(method, epsilon), (), ()
         if (method, epsilon) == RICH:
             names += [f"{attack}-linf-{epsilon}-best" for attack in ATTACKS]
-            certificates = CERTIFICATES
-        records.append(read_cell(root, study, cell, names, certificates))
+            certificates, probes = CERTIFICATES, (PROBE,)
+        records.append(read_cell(root, study, cell, names, certificates, probes))
     return records
 
 
@@ -232,9 +242,11 @@ def write_evaluation(
     if attack == "cw_20" and wrong < EXAMPLES:
         fooled[wrong - 1], fooled[-1] = False, True
     key = digest(f"attack {cell} {name}")[:16]
+    iterative = BACKWARDS[attack] > 1
     columns: dict[str, np.ndarray | str | float] = {
         "cell": cell,
         "attack": name,
+        "protocol": digest(f"{attack} at {budget}")[:16],
         "norm": "linf",
         "epsilon": float(budget),
         "example": np.arange(EXAMPLES) + 1000,
@@ -245,6 +257,10 @@ def write_evaluation(
         "objective": np.linspace(0, 1, EXAMPLES, dtype=np.float32),
         "forward": np.full(EXAMPLES, BACKWARDS[attack] + 1),
         "backward": np.full(EXAMPLES, BACKWARDS[attack]),
+        "stage": np.full(EXAMPLES, ""),
+        "claim": np.where(fooled, "confirmed", "none"),
+        "gain": np.full(EXAMPLES, 2.0 if iterative else np.nan),
+        "late_gain": np.full(EXAMPLES, 0.02 if iterative else np.nan),
     }
     stamps = {
         "cell_key": digest(f"train {cell}")[:16],
@@ -264,7 +280,12 @@ def write_evaluation(
         "params": {
             "cell": cell,
             "evaluation": name,
-            "attack": {"name": attack, "module": attack.split("_")[0], "parameters": {}},
+            "attack": {
+                "name": attack,
+                "module": attack.split("_")[0],
+                "parameters": PARAMETERS[attack],
+            },
+            "precision": "float32",
             "threat": {"norm": "linf", "epsilon": float(budget)},
             "weights": weights,
             "examples": None,
@@ -336,6 +357,56 @@ def write_certificate(root: Path, study: str, cell: str, name: str, method: str,
         },
         "code": {},
         "code_digest": digest("certify code")[:16],
+        "inputs": {},
+        "outputs": {},
+        "volatile": [],
+        "environment": {},
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def write_probe(root: Path, study: str, cell: str) -> None:
+    """Write gradients that an attack can follow, at the first half of the examples."""
+    folder = root / "results" / "probe" / study / cell / PROBE
+    place = np.arange(EXAMPLES // 2)
+    key = digest(f"probe {cell}")[:16]
+    columns: dict[str, np.ndarray | str] = {
+        "cell": cell,
+        "example": place + 1000,
+        "label": place % CLASSES,
+        "prediction": place % CLASSES,
+        "loss": np.full(len(place), 0.1),
+        "gradient": np.full(len(place), 0.5),
+        "margin_gradient": np.full(len(place), 5.0),
+        "zero_share": np.zeros(len(place)),
+        "logit_change": np.zeros(len(place)),
+        "gradient_cosine": np.ones(len(place)),
+        "probabilities": np.zeros(len(place), dtype=bool),
+    }
+    stamps = {
+        "cell_key": digest(f"train {cell}")[:16],
+        "attack_key": key,
+        "data": digest("blobs")[:16],
+        "checkpoint": digest(f"last {cell}"),
+        "code": digest("probe code")[:16],
+        "protocol": "gradients of the last weights",
+        "study": study,
+    }
+    write_probes(folder / "probes.parquet", columns, stamps)
+    write_json(folder / "timing.json", {"seconds": 0.125, "device": "cpu"})
+    manifest = {
+        "stage": "probe",
+        "name": f"{study}/{cell}/{PROBE}",
+        "key": key,
+        "params": {
+            "cell": cell,
+            "evaluation": PROBE,
+            "model": {"name": "small", "module": "small_cnn", "parameters": {"width": 8}},
+            "weights": "last",
+            "examples": EXAMPLES // 2,
+        },
+        "code": {},
+        "code_digest": digest("probe code")[:16],
         "inputs": {},
         "outputs": {},
         "volatile": [],

@@ -102,7 +102,7 @@ def test_the_order_of_the_cells_does_not_matter(
     second = write_collected(collect(STUDY, backwards), tmp_path / "b")
     assert [path.name for path in first] == [
         *("outcomes.parquet", "cells.parquet", "histories.parquet", "costs.parquet"),
-        "certified.parquet",
+        *("certified.parquet", "probes.parquet"),
     ]
     for ours, theirs in zip(first, second, strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
@@ -201,8 +201,16 @@ def test_evaluations_that_saw_other_examples_are_refused(
 def test_evaluations_over_fewer_examples_are_refused(cell: CellRecord) -> None:
     *others, last = cell.evaluations
     short = replace(last, rows=last.rows.slice(0, 19))
-    with pytest.raises(MixedStampsError, match=r"differ in example \(19 rows against 20\)"):
+    with pytest.raises(MixedStampsError, match=f"{last.name} has 19 examples, expected 20; delete"):
         collect(STUDY, [replace(cell, evaluations=(*others, short))])
+
+
+def test_an_evaluation_may_ask_for_fewer_examples(cell: CellRecord) -> None:
+    *others, last = cell.evaluations
+    params = {**last.manifest["params"], "examples": 12}
+    short = replace(last, rows=last.rows.slice(0, 12), manifest={**last.manifest, "params": params})
+    collected = collect(STUDY, [replace(cell, evaluations=(*others, short))])
+    assert collected.outcomes.num_rows == 20 * len(others) + 12
 
 
 def test_rows_of_another_budget_are_refused(cell: CellRecord) -> None:

@@ -11,7 +11,7 @@ from advtrain.results import files
 from advtrain.results.files import DamagedFileError, write_table
 from advtrain.results.history import read_history, write_history
 from advtrain.results.outcomes import read_outcomes, read_stamps, write_outcomes
-from advtrain.results.schema import OUTCOMES, STAMPS
+from advtrain.results.schema import CLAIMS, OUTCOMES, STAMPS
 
 STAMPED = {name: f"the {name}" for name in STAMPS}
 
@@ -21,6 +21,7 @@ def columns(examples: int = 4) -> dict[str, np.ndarray | str | float]:
     return {
         "cell": "natural-s0",
         "attack": "pgd_20-linf-0.2",
+        "protocol": "0123456789abcdef",
         "norm": "linf",
         "epsilon": 0.2,
         "example": index + 7,
@@ -31,6 +32,10 @@ def columns(examples: int = 4) -> dict[str, np.ndarray | str | float]:
         "objective": index * 0.5,
         "forward": np.full(examples, 21),
         "backward": np.full(examples, 20),
+        "stage": np.full(examples, ""),
+        "claim": np.array(CLAIMS)[index % 4],
+        "gain": np.where(index == 1, np.nan, 0.5),
+        "late_gain": np.full(examples, 0.25),
     }
 
 
@@ -43,6 +48,8 @@ def test_outcomes_come_back_with_their_types_and_stamps(tmp_path: Path) -> None:
     assert table["example"].to_pylist() == [7, 8, 9, 10]
     assert table["adversarial_prediction"].to_pylist() == [1, 2, 0, 1]
     assert table["distance"].to_pylist() == [float(np.float32(0.2))] * 4
+    assert table["claim"].to_pylist() == list(CLAIMS)
+    assert table["gain"].to_pylist() == [0.5, None, 0.5, 0.5]
     assert read_stamps(path) == STAMPED
 
 

@@ -1,6 +1,6 @@
-"""The one pass over the examples of an evaluation: batch by batch, one row per example."""
+"""The pass over the examples of an evaluation: batch by batch, one row per example."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -41,14 +41,36 @@ def rows_of(
     """
     columns: Columns = {name: np.empty(len(split), kind) for name, kind in types.items()}
     with crafting(model):
-        for start in range(0, len(split), batch_size):
-            rows = torch.arange(start, min(start + batch_size, len(split)))
-            batch = split.take(filled(rows, SMALLEST_BATCH)).to(device)
+        for rows, batch in batches(split, torch.arange(len(split)), device, batch_size):
             for name, values in evaluated(batch).items():
                 columns[name][rows.numpy()] = values[: len(rows)].cpu().numpy()
             if on_batch is not None:
                 on_batch(int(rows[-1]) + 1)
     return columns
+
+
+def batches(
+    split: Split, rows: Tensor, device: torch.device, batch_size: int
+) -> Iterator[tuple[Tensor, Split]]:
+    """Cut some rows of a split into batches, filled up to `SMALLEST_BATCH` by repetition.
+
+    Yields:
+        (M,) the rows, and the batch on the device, which begins with them.
+    """
+    for some in torch.split(rows, batch_size) if len(rows) else ():
+        yield some, split.take(filled(some, SMALLEST_BATCH)).to(device)
+
+
+def images_of(batch: Split) -> Tensor:
+    """Return the images of a batch as an attack gets them.
+
+    Channels last, which changes no number's meaning and makes convolutions faster.
+
+    Returns:
+        (N, C, H, W) float32 in [0, 1].
+    """
+    images = batch.images.float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -64,8 +64,9 @@ def _likenesses(params: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterato
     """Name the work from the most to the least alike."""
     data = next((id for id in inputs if id.startswith("prepare:")), "")
     model = json.dumps(params["model"], sort_keys=True)
-    kind = next(one for one in ("method", "attack", "certificate") if one in params)
-    work = params[kind]
+    kinds = ("method", "attack", "certificate")
+    kind = next((one for one in kinds if one in params), "probe")
+    work = params.get(kind, {"module": kind})
     yield kind, data, model, json.dumps(work, sort_keys=True)
     yield kind, data, model, work["module"]
     yield kind, data, model
@@ -73,9 +74,10 @@ def _likenesses(params: Mapping[str, Any], inputs: Mapping[str, Any]) -> Iterato
 
 def _units(params: Mapping[str, Any]) -> float:
     """Return by what the time of like work grows: epochs, steps times restarts, noise samples."""
-    if "recipe" in params:
+    if params.get("recipe"):
         return float(params["recipe"]["parameters"]["epochs"])
     if "certificate" in params:
         return float(params["certificate"]["parameters"].get("samples") or 1)
-    attack = params["attack"]["parameters"]
-    return float(attack.get("steps") or 1) * float(attack.get("restarts") or 1)
+    attack = params.get("attack", {}).get("parameters", {})
+    steps = float(attack.get("steps") or attack.get("queries") or 1)
+    return steps * float(attack.get("restarts") or 1) * float(attack.get("targets") or 1)

@@ -11,28 +11,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from advtrain.graph.files import file_digests
 from advtrain.params import quantities
+from advtrain.params.reader import ParamsError
 from advtrain.params.schema import Entry, Epsilon, Params, Study
 from advtrain.params.signatures import (
     Value,
+    is_trained,
     needs_threat,
+    norms,
     per_example,
     signature,
     takes_threat,
 )
 from advtrain.provenance import closure, code_digest, digest_files, hash_json
 
-STAGES = ("prepare", "train", "attack", "certify", "collect", "tables", "figures", "report")
-CELL_STAGES = ("train", "attack", "certify")
+STAGES = (
+    *("prepare", "train", "attack", "certify", "probe"),
+    *("collect", "tables", "figures", "report"),
+)
+CELL_STAGES = ("train", "attack", "certify", "probe")
 """The stages of a cell: they compute on the device, read the weights of trainings, and are kept in
 the store."""
-TABLES = ("results", "costs", "curve", "selection", "methods", "certified")
+TABLES = (
+    *("results", "costs", "curve", "selection", "methods", "certified"),
+    *("comparisons", "overlap", "transformed", "audits"),
+)
 FIGURES = ("accuracy_epsilon", "training_curves", "trade_off")
-COLLECTED = ("outcomes", "cells", "histories", "costs", "certified")
+COLLECTED = ("outcomes", "cells", "histories", "costs", "certified", "probes")
 TABLE_FORMATS = ("md", "csv", "tex", "parquet")
 FIGURE_FORMATS = ("svg", "pdf", "png")
 TEMPLATES = "src/advtrain/reporting/templates"
 CLAIMS = "src/advtrain/published/claims.yaml"
+BALLS = ("linf", "l2", "l1")
+"""The norms that come with a budget."""
+PROBED = 200
+"""How many test examples a probe looks at."""
 OWN_RADIUS_NORM = "l2"
 """The norm of the radius that a certificate finds by itself (randomised smoothing)."""
 
@@ -56,6 +70,7 @@ class Node:
         unkeyed: what the run needs and no number depends on (device, batch size).
         inputs: the nodes whose outputs it reads.
         roles: which input is what, where the stage does not say it: `teacher`, `start`.
+        step: the module of `pipeline/steps` that computes it; empty if it is named as the stage.
     """
 
     root: Path
@@ -69,6 +84,7 @@ class Node:
     unkeyed: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple["Node", ...] = ()
     roles: Mapping[str, "Node"] = field(default_factory=dict)
+    step: str = ""
 
     @property
     def id(self) -> str:
@@ -116,6 +132,7 @@ class Node:
         """Return the snapshot: all that the job may know."""
         return {
             "stage": self.stage,
+            "step": self.step or self.stage,
             "name": self.name,
             "key": self.key,
             "params": self.params,
@@ -134,13 +151,26 @@ class Node:
 
 
 class Graph:
-    """All nodes of the studies that `run` names, each after what it reads."""
+    """All nodes of the studies that `run` names, each after what it reads.
 
-    def __init__(self, params: Params, root: Path) -> None:
+    Args:
+        params: the parameters.
+        root: the repository's top folder.
+        names_only: whether a file that a parameter names may be absent, because no key is asked
+            for.
+
+    Raises:
+        ParamsError: if it is absent and may not be, or cannot be read.
+        DuplicateCellError: if two entries of a study would write the same files.
+    """
+
+    def __init__(self, params: Params, root: Path, *, names_only: bool = False) -> None:
         self.params = params
         self.root = root
+        self.names_only = names_only
         self.nodes: dict[str, Node] = {}
         self._codes: dict[tuple[str, ...], dict[str, str]] = {}
+        self._files: dict[str, dict[str, str]] = {}
         for study in (params.studies[name] for name in params.run):
             self._study(study)
         report = self._node(
@@ -179,6 +209,35 @@ class Graph:
         self.nodes[node.id] = node
         return node
 
+    def _with_files(
+        self, kind: str, entry: Entry, epsilon: Epsilon | None = None
+    ) -> dict[str, Any]:
+        """Return an entry's resolved parameters, with the digests of the files that they name."""
+        resolved = _resolved(kind, entry, epsilon)
+        known = signature(kind, entry.module)
+        files: dict[str, str] = {}
+        for name, path in entry.parameters.items():
+            if known[name].quantity == "File" and path:
+                files |= self._digests(f"params.yaml: {kind}.{entry.name}.{name}", str(path))
+        return {**resolved, "files": files} if files else resolved
+
+    def _digests(self, place: str, path: str) -> dict[str, str]:
+        """Hash a file that a parameter names; every node of a study names the same ones."""
+        if path not in self._files:
+            try:
+                self._files[path] = file_digests(self.root, path)
+            except OSError as error:
+                if self.names_only:
+                    return {}
+                cause = error.strerror or "there is no such file"
+                raise ParamsError(
+                    f"{place}: {self.root / path}: {cause}; a path is relative to the repository, "
+                    "or absolute"
+                ) from None
+            except (SyntaxError, UnicodeDecodeError) as error:
+                raise ParamsError(f"{place}: {path} is not valid Python: {error}") from None
+        return self._files[path]
+
     def _templates(self) -> tuple[str, ...]:
         found = (self.root / TEMPLATES).glob("*")
         return tuple(sorted(f"{TEMPLATES}/{p.name}" for p in found if p.is_file()))
@@ -205,6 +264,7 @@ class Graph:
         cells: list[Node] = []
         attacks: dict[str, list[Node]] = {}
         certificates: dict[str, list[Node]] = {}
+        probes: dict[str, list[Node]] = {}
         for method in study.methods:
             threatened = needs_threat(self.params.methods[method].module)
             for epsilon in study.epsilons if threatened else (None,):
@@ -215,12 +275,14 @@ class Graph:
                     certificates[cell.name] = list(
                         self._certificates(study, data, cell, method, epsilon)
                     )
+                    probes[cell.name] = [self._probe(study, data, cell)]
         collect = self._node(
             "collect",
             study.name,
             params={
                 "cells": _evaluations(attacks),
                 "certificates": _evaluations(certificates),
+                "probes": _evaluations(probes),
             },
             roots=("pipeline/steps/collect.py",),
             folder=f"results/collect/{study.name}",
@@ -228,7 +290,12 @@ class Graph:
             volatile=(f"results/collect/{study.name}/costs.parquet",),
             inputs=(
                 *cells,
-                *(one for made in (attacks, certificates) for of in made.values() for one in of),
+                *(
+                    one
+                    for made in (attacks, certificates, probes)
+                    for of in made.values()
+                    for one in of
+                ),
             ),
         )
         for stage, kinds, endings in (
@@ -254,7 +321,8 @@ class Graph:
         """Add a cell, after the cells of the same seed and budget whose weights it uses."""
         params = self.params
         entry, model = params.methods[method], params.models[study.model]
-        recipe = params.recipes[study.recipes[method]]
+        trained = is_trained(entry.module)
+        recipe = params.recipes[study.recipes[method]] if trained else None
         threat = f"-{study.norm}-{epsilon.slug}" if epsilon else ""
         name = f"{study.name}/{method}{threat}-s{seed}"
         if f"train:{name}" in self.nodes:  # another cell of the study asked for it
@@ -272,16 +340,16 @@ class Graph:
             name,
             params={
                 "dataset": study.dataset,
-                "model": _resolved("models", model),
-                "method": _resolved("methods", entry, epsilon),
+                "model": self._with_files("models", model),
+                "method": self._with_files("methods", entry, epsilon),
                 "threat": {"norm": study.norm, "epsilon": epsilon.value} if epsilon else None,
-                "recipe": {"name": recipe.name, "parameters": _plain(recipe.parameters)},
+                "recipe": recipe and {"name": recipe.name, "parameters": _plain(recipe.parameters)},
                 "seed": seed,
                 "teacher": used.get("teacher"),
                 "start": used.get("start"),
             },
             roots=(
-                "pipeline/steps/train.py",
+                f"pipeline/steps/{'train' if trained else entry.module}.py",
                 f"src/advtrain/methods/{entry.module}.py",
                 f"src/advtrain/models/{model.module}.py",
             ),
@@ -291,9 +359,10 @@ class Graph:
                 *(f"{folder}/{file}" for file in files),
             ),
             volatile=(f"{folder}/timing.json",),
-            unkeyed={"device": params.device},
+            unkeyed={"device": params.device} if trained else {},
             inputs=(data, *{one.id: one for one in roles.values()}.values()),
             roles=roles,
+            step="" if trained else entry.module,
         )
 
     def _attacks(
@@ -301,32 +370,97 @@ class Graph:
     ) -> Iterator[Node]:
         """Each attack at the cell's own budget (all of the study's if it has none), then the curve.
 
-        An evaluation that both ask for is made once. The curve is of the last weights, where the
-        study attacks them.
+        An evaluation that both ask for is made once, and a transformation of the image, which has
+        no budget, once for the cell. The curve is of the last weights, where the study attacks
+        them.
         """
         own = (epsilon,) if epsilon else study.epsilons
         curve = "last" if "last" in study.weights else "best"
-        for weights in study.weights:
-            wanted = [(attack, budget) for budget in own for attack in study.attacks]
+        # Weights that were given are both the last and the best.
+        for weights in study.weights if cell.params["recipe"] else (curve,):
+            attacks = [one for one in study.attacks if weights in study.attack_weights[one]]
+            bound = [one for one in attacks if self._has_budget(one)]
+            wanted: list[tuple[str, Epsilon | None]]
+            wanted = [(attack, budget) for budget in own for attack in bound]
+            wanted += [(attack, None) for attack in attacks if attack not in bound]
             if study.curve and weights == curve:
                 wanted += [(study.curve.attack, budget) for budget in study.curve.epsilons]
-            made: set[tuple[str, float]] = set()
+            made: set[tuple[str, float | None]] = set()
             for attack, budget in wanted:
-                if (attack, budget.value) not in made:
-                    made.add((attack, budget.value))
+                place = (attack, budget.value if budget else None)
+                if place not in made:
+                    made.add(place)
                     yield self._attack(study, data, cell, attack, budget, weights)
 
+    def _has_budget(self, attack: str) -> bool:
+        """Say whether an attack stays in a ball, and is no transformation of the image."""
+        return bool(set(norms("attacks", self.params.attacks[attack].module)) & set(BALLS))
+
     def _attack(
-        self, study: Study, data: Node, cell: Node, attack: str, epsilon: Epsilon, weights: str
+        self,
+        study: Study,
+        data: Node,
+        cell: Node,
+        attack: str,
+        epsilon: Epsilon | None,
+        weights: str,
     ) -> Node:
+        entry = self.params.attacks[attack]
+        norm = study.norm if epsilon else norms("attacks", entry.module)[0]
         chosen = "" if weights == "last" else f"-{weights}"
+        roles = {}
+        if "source" in entry.upstream:
+            roles["source"] = self._source(study, data, cell, entry.upstream["source"])
         return self._evaluation(
-            *(study, data, cell, "attack", self.params.attacks[attack], epsilon),
-            name=f"{attack}-{study.norm}-{epsilon.slug}{chosen}",
-            norm=study.norm,
+            *(study, data, cell, "attack", entry, epsilon),
+            name=f"{attack}-{norm}" + (f"-{epsilon.slug}" if epsilon else "") + chosen,
+            norm=norm,
             weights=weights,
-            examples=study.attack_examples,
+            examples=study.attack_examples.get(attack),
             rows="outcomes.parquet",
+            further={
+                "precision": study.attack_precision,
+                "adversarial": study.adversarial.get(attack),
+            },
+            files=("adversarial.safetensors",) if attack in study.adversarial else (),
+            roles=roles,
+        )
+
+    def _source(self, study: Study, data: Node, cell: Node, method: str) -> Node:
+        """Return the cell of another method that an attack on this one is crafted on.
+
+        It has the same seed, and the same training budget if both have one; a cell without a budget
+        meets the other method's at the study's first.
+        """
+        budget = None
+        if needs_threat(self.params.methods[method].module):
+            own = cell.params["threat"]
+            values = {one.value: one for one in study.epsilons}
+            budget = values[own["epsilon"]] if own else study.epsilons[0]
+        seeds = study.seeds_at(budget)
+        seed = cell.params["seed"]
+        return self._train(study, data, method, budget, seed if seed in seeds else seeds[0])
+
+    def _probe(self, study: Study, data: Node, cell: Node) -> Node:
+        """Add the look at a cell's gradients, which the audits need."""
+        model = self.params.models[study.model]
+        folder = f"results/probe/{cell.name}/gradients"
+        return self._node(
+            "probe",
+            f"{cell.name}/gradients",
+            params={
+                "cell": cell.name.split("/")[1],
+                "evaluation": "gradients",
+                "model": self._with_files("models", model),
+                "weights": "last",
+                "examples": PROBED,
+            },
+            roots=("pipeline/steps/probe.py", f"src/advtrain/models/{model.module}.py"),
+            folder=folder,
+            outputs=(f"{folder}/probes.parquet", f"{folder}/timing.json"),
+            volatile=(f"{folder}/timing.json",),
+            unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
+            inputs=(cell, data),
         )
 
     def _certificates(
@@ -367,6 +501,9 @@ class Graph:
         weights: str,
         examples: int | None,
         rows: str,
+        further: Mapping[str, Any] | None = None,
+        files: tuple[str, ...] = (),
+        roles: Mapping[str, Node] | None = None,
     ) -> Node:
         """Add what is run on a cell's weights, one row per example; no epsilon, no budget."""
         model = self.params.models[study.model]
@@ -378,12 +515,13 @@ class Graph:
             params={
                 "cell": cell.name.split("/")[1],
                 "evaluation": name,
-                "model": _resolved("models", model),
+                "model": self._with_files("models", model),
                 kind: _resolved(f"{kind}s", entry, epsilon),
                 "threat": {"norm": norm, "epsilon": epsilon.value if epsilon else None},
                 "weights": weights,
                 "examples": examples,
                 "seed": cell.params["seed"],
+                **(further or {}),
             },
             roots=(
                 f"pipeline/steps/{stage}.py",
@@ -391,10 +529,11 @@ class Graph:
                 f"src/advtrain/models/{model.module}.py",
             ),
             folder=folder,
-            outputs=(f"{folder}/{rows}", f"{folder}/timing.json"),
+            outputs=tuple(f"{folder}/{file}" for file in (rows, *files, "timing.json")),
             volatile=(f"{folder}/timing.json",),
             unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
-            inputs=(cell, data),
+            inputs=tuple({one.id: one for one in (cell, data, *(roles or {}).values())}.values()),
+            roles=roles or {},
         )
 
 
@@ -443,7 +582,10 @@ def _shown(study: Study, params: Params) -> dict[str, Any]:
     """Return what the tables, figures and the page show of a study besides its rows."""
     known = signature("training", "loop", "train")
     added = ("averaging", "cutout", "extra_fraction", "label_smoothing", "policy", "precision")
-    recipes = {m: params.recipes[study.recipes[m]].parameters for m in study.methods}
+    recipes = {
+        m: params.recipes[study.recipes[m]].parameters if m in study.recipes else {}
+        for m in study.methods
+    }
     return {
         "name": study.name,
         "title": study.title,
@@ -473,4 +615,5 @@ def _shown(study: Study, params: Params) -> dict[str, Any]:
             for m in study.methods
         },
         "certificates": list(study.certificates),
+        "strict": study.strict,
     }

@@ -14,6 +14,7 @@ FOLDERS = (
     ("results/train", 2),
     ("results/attack", 3),
     ("results/certify", 3),
+    ("results/probe", 3),
     ("results/collect", 1),
     ("reports/tables", 1),
     ("reports/figures", 1),

@@ -12,7 +12,16 @@ import yaml
 
 from advtrain.params import quantities
 from advtrain.params.schema import PUBLISHED, Curve, Entry, Epsilon, Params, Study
-from advtrain.params.signatures import Parameter, Value, modules, needs_threat, signature
+from advtrain.params.signatures import (
+    Parameter,
+    Value,
+    is_trained,
+    modules,
+    needs_source,
+    needs_threat,
+    norms,
+    signature,
+)
 
 SECTIONS = {
     "datasets": "data",
@@ -26,11 +35,14 @@ TOP = ("run", "raw_data", "device", "store_gib", *SECTIONS, "studies")
 STUDY = (
     *("title", "description", "dataset", "model", "recipe", "norm", "epsilons", "methods"),
     *("seeds", "attacks", "curve", "weights", "attack_examples", "attack_batch_size"),
-    *("certificates", "certify_examples"),
+    *("certificates", "certify_examples", "attack_precision", "keep_adversarial", "audits"),
 )
-ROLES = ("teacher", "start")
-NORMS = ("linf", "l2")
-LARGEST_L2 = 32.0  # published ones are 0.5 to 5; more is a number of 255ths
+ROLES = {"methods": ("teacher", "start"), "attacks": ("source",)}
+NORMS = ("linf", "l2", "l1")
+LARGEST = {"l2": 32.0, "l1": 1000.0}  # published ones are 0.5 to 5, and 12 to 255
+PRECISIONS = ("float32", "tf32", "bfloat16")
+KEPT = ("float32", "float16")
+WEIGHTS = ("last", "best")
 
 
 class ParamsError(ValueError):
@@ -118,6 +130,7 @@ class _Reader:
         self.unknown("", given, TOP)
         sections = {name: self.section(name, given.get(name)) for name in SECTIONS}
         self.upstream(sections["methods"])
+        self.sources(sections["attacks"], sections["methods"])
         studies: dict[str, Study] = {}
         for name, study in self.mapping("studies", given.get("studies")).items():
             if self.name_is_fine(f"studies.{name}", name):
@@ -186,9 +199,8 @@ class _Reader:
                 module = name if section != "recipes" else "loop"
                 if section != "recipes":
                     module = str(values.pop("module", name))
-                upstream = {}
-                if section == "methods":
-                    upstream = {one: values.pop(one) for one in ROLES if one in values}
+                roles = ROLES.get(section, ())
+                upstream = {one: values.pop(one) for one in roles if one in values}
                 entry = self.entry(section, place, name, module, values)
                 entries[name] = replace(
                     entry, upstream={r: str(of) for r, of in upstream.items() if of is not None}
@@ -200,7 +212,9 @@ class _Reader:
         for name, entry in methods.items():
             for role, of in entry.upstream.items():
                 place = f"methods.{name}.{role}"
-                if of.startswith(PUBLISHED):
+                if not self.trains(entry):
+                    self.problem(place, f": {name} is given, not trained; take it out")
+                elif of.startswith(PUBLISHED):
                     if role != "start":
                         self.problem(place, f": expected the name of a method, got {of!r}")
                     elif not re.fullmatch(rf"{PUBLISHED}\w+/\w+", of, re.ASCII):
@@ -231,6 +245,20 @@ class _Reader:
                 "trained first; take one of them out",
             )
 
+    def sources(self, attacks: Mapping[str, Entry], methods: Mapping[str, Entry]) -> None:
+        """Check whose network an attack is crafted on."""
+        for name, entry in attacks.items():
+            of = entry.upstream.get("source")
+            place = f"attacks.{name}.source"
+            if entry.module not in modules("attacks"):
+                continue
+            if of is None and needs_source(entry.module):
+                self.problem(place, ": name the method whose network it is crafted on")
+            elif of is not None and not needs_source(entry.module):
+                self.problem(place, f" is not a parameter of {entry.module}")
+            elif of is not None and of not in methods:
+                self.problem(place, f": there is no method {of!r}{did_you_mean(of, methods)}")
+
     def entry(
         self, section: str, place: str, name: str, module: str, given: dict[str, Any]
     ) -> Entry:
@@ -247,7 +275,7 @@ class _Reader:
         for key in given:
             if key not in known:
                 of = "the recipe" if section == "recipes" else module
-                mend = did_you_mean(key, (*known, *(ROLES if section == "methods" else ())))
+                mend = did_you_mean(key, (*known, *ROLES.get(section, ())))
                 self.problem(f"{place}.{key}", f" is not a parameter of {of}{mend}")
         values = {key: self.value(f"{place}.{key}", one, given) for key, one in known.items()}
         return Entry(name, module, values)
@@ -311,8 +339,8 @@ class _Reader:
         if norm == "linf" and not 0 <= value <= 1:
             mend = f"; did you mean {text}/255?" if 1 < value <= 255 else ""
             self.problem(place, f": linf epsilon is in [0, 1] pixel units, got {text}{mend}")
-        elif not 0 <= value < LARGEST_L2:
-            mend = f"; did you mean {text}/255?" if 1 < value <= 255 else ""
+        elif norm in LARGEST and not 0 <= value < LARGEST[norm]:
+            mend = f"; did you mean {text}/255?" if norm == "l2" and 1 < value <= 255 else ""
             self.problem(place, f": {norm} epsilon is in pixel units of [0, 1], got {text}{mend}")
         return Epsilon(text, value)
 
@@ -330,22 +358,19 @@ class _Reader:
         attacks = self.names(
             f"{place}.attacks", values.get("attacks"), sections["attacks"], "attack"
         )
-        weights = values.get("weights", ["last", "best"])
-        if not isinstance(weights, list | tuple) or not (
-            weights and all(one in ("last", "best") for one in weights)
-        ):
-            self.problem(f"{place}.weights", f": expected a list of last, best, got {weights!r}")
-            weights = []
-        self.unique(f"{place}.weights", weights)
+        by_attack = self.weights(f"{place}.weights", values.get("weights"), attacks)
+        weights = tuple(w for w in WEIGHTS if any(w in found for found in by_attack.values()))
         if values.get("certificates") and weights and "last" not in weights:
             self.problem(
                 f"{place}.weights",
                 ": certificates are of the last weights, which this study does not attack; add "
                 "last, so that an attack can refute them, or take the certificates out",
             )
-        recipes = self.recipes(place, values.get("recipe"), methods, sections["recipes"])
+        trained = tuple(m for m in methods if self.trains(sections["methods"].get(m)))
+        recipes = self.recipes(place, values.get("recipe"), trained, sections["recipes"])
         self.upstream_in_study(place, methods, recipes, sections)
-        count = Parameter("attack_examples", "Count", (), True, None)
+        self.known_norms(place, norm, methods, attacks, sections)
+        self.sources_in_study(place, methods, attacks, sections)
         batch = Parameter("attack_batch_size", "Count", (), False, 250)
         certify = Parameter("certify_examples", "Count", (), True, None)
         read: Callable[[Parameter], Value] = lambda p: self.value(f"{place}.{p.name}", p, values)  # noqa: E731
@@ -364,8 +389,19 @@ class _Reader:
             seeds=self.seeds(f"{place}.seeds", values.get("seeds", [0]), epsilons),
             attacks=attacks,
             curve=self.curve(place, values.get("curve"), sections["attacks"], norm),
-            weights=tuple(weights),
-            attack_examples=read(count),  # type: ignore[arg-type]
+            weights=weights,
+            attack_weights=by_attack,
+            attack_examples=self.examples(
+                f"{place}.attack_examples", values.get("attack_examples"), attacks
+            ),
+            attack_precision=self.choice(
+                f"{place}.attack_precision", values.get("attack_precision", "float32"), PRECISIONS
+            ),
+            adversarial=self.kept(place, values.get("keep_adversarial"), attacks, norm),
+            strict=self.choice(
+                f"{place}.audits", values.get("audits", "report"), ("report", "strict")
+            )
+            == "strict",
             attack_batch_size=read(batch),  # type: ignore[arg-type]
             certificates=self.certificates(
                 f"{place}.certificates",
@@ -395,7 +431,7 @@ class _Reader:
                         f": {method} reads the weights of {of} (methods.{method}.{role}), which "
                         f"the study does not list; add {of}",
                     )
-            recipe = sections["recipes"].get(recipes[method])
+            recipe = sections["recipes"].get(recipes.get(method, ""))
             unused = recipe is not None and recipe.parameters.get("extra_fraction") == 0
             if recipe and unused and "teacher" in entry.upstream:
                 self.problem(
@@ -461,6 +497,110 @@ class _Reader:
             found[name] = self.names(f"{place}.{name}", of, methods, "method of this study")
         return found
 
+    def known_norms(
+        self,
+        place: str,
+        norm: str,
+        methods: tuple[str, ...],
+        attacks: tuple[str, ...],
+        sections: Mapping[str, Mapping[str, Entry]],
+    ) -> None:
+        """Check that the methods and attacks of a study know its norm."""
+        for section, names in (("methods", methods), ("attacks", attacks)):
+            for name in names:
+                entry = sections[section].get(name)
+                if entry is None or entry.module not in modules(section) or norm not in NORMS:
+                    continue
+                if section == "methods" and not needs_threat(entry.module):
+                    continue
+                known = norms(section, entry.module)
+                if norm not in known and set(known) & set(NORMS):
+                    self.problem(
+                        f"{place}.{section}",
+                        f": {name} knows the norm {' and '.join(known)}, the study's is {norm}; "
+                        f"take {name} out, or change {place}.norm",
+                    )
+
+    def sources_in_study(
+        self,
+        place: str,
+        methods: tuple[str, ...],
+        attacks: tuple[str, ...],
+        sections: Mapping[str, Mapping[str, Entry]],
+    ) -> None:
+        """Check that a study trains the networks that its attacks are crafted on."""
+        for attack in attacks:
+            entry = sections["attacks"].get(attack)
+            of = entry.upstream.get("source") if entry else None
+            if of in sections["methods"] and of not in methods:
+                self.problem(
+                    f"{place}.attacks",
+                    f": {attack} is crafted on the network of {of} (attacks.{attack}.source), "
+                    f"which the study does not list; add {of} to its methods",
+                )
+
+    def choice(self, place: str, given: Any, known: tuple[str, ...]) -> str:
+        if given not in known:
+            self.problem(place, f": expected one of {', '.join(known)}, got {given!r}")
+        return str(given)
+
+    def weights(
+        self, place: str, given: Any, attacks: tuple[str, ...]
+    ) -> dict[str, tuple[str, ...]]:
+        """Read `weights: [last]`, or `weights: {default: [last, best], autoattack: [last]}`."""
+        if not isinstance(given, Mapping):
+            return dict.fromkeys(attacks, self.weights_list(place, given))
+        values = self.mapping(place, given)
+        self.unknown(place, values, ("default", *attacks))
+        read = {name: self.weights_list(f"{place}.{name}", one) for name, one in values.items()}
+        default = read.get("default", WEIGHTS)
+        return {name: read.get(name, default) for name in attacks}
+
+    def weights_list(self, place: str, given: Any) -> tuple[str, ...]:
+        if given is None:
+            return WEIGHTS
+        if not isinstance(given, list | tuple) or not (
+            given and all(one in WEIGHTS for one in given)
+        ):
+            self.problem(place, f": expected a list of last, best, got {given!r}")
+            return ()
+        self.unique(place, given)
+        return tuple(one for one in WEIGHTS if one in given)
+
+    def examples(self, place: str, given: Any, attacks: tuple[str, ...]) -> dict[str, int | None]:
+        """Read `attack_examples: 500`, or `attack_examples: {default: 500, autoattack: 100}`."""
+        values = given if isinstance(given, Mapping) else {"default": given}
+        values = self.mapping(place, values)
+        self.unknown(place, values, ("default", *attacks))
+        read = {
+            name: self.value(
+                f"{place}.{name}" if isinstance(given, Mapping) else place,
+                Parameter(name, "Count", (), True, None),
+                values,
+            )
+            for name in values
+        }
+        default = read.get("default")
+        return {name: read.get(name, default) for name in attacks}  # type: ignore[misc]
+
+    def kept(self, place: str, given: Any, attacks: tuple[str, ...], norm: str) -> dict[str, str]:
+        """Read `keep_adversarial: {pgd_20: float32}`."""
+        place = f"{place}.keep_adversarial"
+        values = self.mapping(place, given)
+        self.unknown(place, values, attacks)
+        found = {name: self.choice(f"{place}.{name}", as_, KEPT) for name, as_ in values.items()}
+        if "float16" in found.values() and norm != "linf":
+            self.problem(
+                place,
+                f": float16 rounds every pixel, which can leave an {norm} ball; keep float32",
+            )
+        return found
+
+    def trains(self, method: Entry | None) -> bool:
+        """Whether a method needs a recipe; one that is not known is taken for a usual one."""
+        known = method is not None and method.module in modules("methods")
+        return not known or is_trained(method.module)  # type: ignore[union-attr]
+
     def text(self, place: str, given: Any) -> str:
         if not isinstance(given, str):
             self.problem(place, f": expected a text, got {given!r}")
@@ -469,7 +609,9 @@ class _Reader:
     def recipes(
         self, place: str, given: Any, methods: tuple[str, ...], known: Mapping[str, Entry]
     ) -> dict[str, str]:
-        """Read `recipe: name`, or `recipe: {default: name, trades: other}`."""
+        """Read `recipe: name`, or `recipe: {default: name, trades: other}`, of what is trained."""
+        if not methods and given is None:
+            return {}
         if not isinstance(given, Mapping):
             name = self.one(f"{place}.recipe", given, known, "recipe")
             return dict.fromkeys(methods, name)

@@ -16,7 +16,8 @@ class Entry:
 
     Attributes:
         upstream: of a method, whose weights it uses for what: `teacher` and `start` -> the label
-            of another method, or (`start`) `torchvision:<model>/<weights>`.
+            of another method, or (`start`) `torchvision:<model>/<weights>`. Of an attack: `source`
+            -> the label of the method whose network it is crafted on.
     """
 
     name: str
@@ -58,6 +59,12 @@ class Study:
     Attributes:
         seeds: those of each budget (its value).
         certificates: the methods whose cells each of them certifies.
+        weights: which of a cell's weights are attacked: last, best.
+        attack_weights: of each attack, which of them.
+        attack_examples: of each attack, how many test examples it is run on; None for all.
+        attack_precision: of the attacks' passes: float32, tf32 or bfloat16.
+        adversarial: the attacks whose images are kept, as float32 or float16.
+        strict: a failed audit fails the build.
     """
 
     name: str
@@ -73,7 +80,11 @@ class Study:
     attacks: tuple[str, ...]
     curve: Curve | None
     weights: tuple[str, ...]
-    attack_examples: int | None
+    attack_weights: Mapping[str, tuple[str, ...]]
+    attack_examples: Mapping[str, int | None]
+    attack_precision: str
+    adversarial: Mapping[str, str]
+    strict: bool
     attack_batch_size: int
     certificates: Mapping[str, tuple[str, ...]]
     certify_examples: int | None

@@ -19,6 +19,8 @@ from advtrain.params import quantities
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
+DEFAULT_NORMS = ("linf", "l2")
+
 Value = bool | int | float | str | tuple[float, ...] | None
 
 
@@ -258,7 +260,7 @@ def _boolean(parameter: Parameter, given: Any) -> bool:
 
 def _text(parameter: Parameter, given: Any) -> str:
     if not isinstance(given, str):
-        raise ValueError(f"expected a text, got {given!r}")
+        raise ValueError(f"expected {parameter.expected()}, got {given!r}")
     return given
 
 
@@ -285,6 +287,7 @@ _READERS = {
     "Shares": _shares,
     "bool": _boolean,
     "str": _text,
+    "File": _text,
     "Literal": _choice,
 }
 _WORDS = {
@@ -298,6 +301,7 @@ _WORDS = {
     "Shares": "a list of numbers in [0, 1]",
     "bool": "true or false",
     "str": "a text",
+    "File": "the path of a file, relative to the repository",
     "Literal": "a choice",
 }
 
@@ -311,9 +315,36 @@ def needs_threat(method: str) -> bool:
     return bool(_class_value(method, "needs_threat", True))
 
 
+def is_trained(method: str) -> bool:
+    """Whether a method trains; one whose class says `trained = False` brings finished weights."""
+    return bool(_class_value(method, "trained", True))
+
+
 def per_example(method: str) -> tuple[str, ...]:
     """Return the names of the values that a training method learns for each example."""
     return tuple(_class_value(method, "per_example", ()))
+
+
+@functools.cache
+def norms(kind: str, module: str) -> tuple[str, ...]:
+    """Return the norms that an attack or a training method knows; linf and l2 if it says nothing.
+
+    An attack's file says `NORMS = (...)`, a method's class `norms = (...)`.
+    """
+    if kind == "methods":
+        return tuple(_class_value(module, "norms", DEFAULT_NORMS))
+    path = PACKAGE / kind / f"{module}.py"
+    for item in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        if isinstance(item, ast.Assign) and "NORMS" in map(ast.unparse, item.targets):
+            return tuple(ast.literal_eval(item.value))
+    return DEFAULT_NORMS
+
+
+@functools.cache
+def needs_source(attack: str) -> bool:
+    """Whether an attack is crafted on the network of another cell (`transfer`)."""
+    found = _definition("attacks", attack)
+    return isinstance(found, ast.FunctionDef) and "source" in _arguments(found)
 
 
 @functools.cache

@@ -1,9 +1,12 @@
 """Which attacks a row of a table is over: those that were run, or should have been, at a budget."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from advtrain.reporting.measure import Evaluated, Measured, Unit
-from advtrain.reporting.statistics import Correct, Run, worst_case
+from advtrain.reporting.statistics import Run, worst_case
 from advtrain.reporting.study import StudyInfo
 from advtrain.results.names import EvaluationName
 
@@ -23,22 +26,30 @@ def at(cell: Measured, threat: Threat | None, weights: str) -> tuple[Evaluated, 
     )
 
 
-def robust_to_all(evaluations: Sequence[Evaluated], attacks: Iterable[str]) -> Correct | None:
-    """Return, per example, whether it withstood the attacks named; None if one was not run."""
+def withstood(evaluations: Sequence[Evaluated], attacks: Iterable[str]) -> Run | None:
+    """Return which examples withstood the attacks named, of those that met all of them.
+
+    Returns:
+        The run; None if an attack was not run, or no example met all.
+    """
     found = {one.attack: one for one in evaluations}
     wanted = list(attacks)
     if not wanted or any(attack not in found for attack in wanted):
         return None
-    return worst_case(evaluations[0].clean, [found[attack].robust for attack in wanted])
+    met = [found[attack] for attack in wanted]
+    common = functools.reduce(np.intersect1d, [one.example for one in met])
+    if not len(common):
+        return None
+    places = [np.searchsorted(one.example, common) for one in met]
+    robust = [one.robust[place] for one, place in zip(met, places, strict=True)]
+    return Run(common, worst_case(met[0].clean[places[0]], robust))
 
 
 def worst_run(
     cell: Measured, threat: Threat | None, weights: str, attacks: Iterable[str]
 ) -> Run | None:
     """Return who withstood the attacks named at one budget; None if one was not run."""
-    evaluations = at(cell, threat, weights)
-    correct = robust_to_all(evaluations, attacks)
-    return None if correct is None else Run(evaluations[0].example, correct)
+    return withstood(at(cell, threat, weights), attacks)
 
 
 def last_and_best(
@@ -70,7 +81,8 @@ def table_threats(units: Sequence[Unit], info: StudyInfo) -> list[Threat]:
             found.add((unit.norm, unit.epsilon))
         found |= _attacked(unit, info)
     if not found:
-        found = {(e.norm, e.epsilon) for u in units for c in u.cells for e in c.evaluations}
+        every = (e for unit in units for cell in unit.cells for e in cell.evaluations)
+        found = {(e.norm, e.epsilon) for e in every if e.epsilon is not None}
     return sorted(found)
 
 

@@ -61,9 +61,10 @@ def curve_points(units: Sequence[Unit], info: StudyInfo) -> list[CurvePoint]:
                     one
                     for one in cell.evaluations
                     if one.attack == info["curve_attack"] and one.weights == weights
+                    if one.epsilon is not None
                 ]
                 for one in made:
-                    found.setdefault((one.norm, one.epsilon), []).append(one)
+                    found.setdefault((one.norm, one.epsilon or 0.0), []).append(one)
                 for norm in {one.norm for one in made}:
                     clean.setdefault(norm, []).append(next(e for e in made if e.norm == norm))
             for norm, seeds in sorted(clean.items()):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,14 +76,34 @@ def stopped(cell: Measured) -> Flag | None:
     return Flag("stopped", "{cause}", {"cause": cell.cause or "no cause recorded"})
 
 
-def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
-    """Flag catastrophic overfitting: robust to one step, and not to several.
+class StepGap(NamedTuple):
+    """What one step leaves right and several do not.
 
-    That is: at one budget, the robust accuracy under a single-step attack (one backward pass)
-    exceeds that under the strongest iterative one (several) by more than 20 points and is more
-    than twice that (several steps cost every defence some points at large budgets). Named by Wong
-    et al. (2020), where the second goes to zero within an epoch.
+    Attributes:
+        easy: the single-step attack that leaves most.
+        easy_accuracy: what it leaves.
+        hard: the iterative attack that leaves least.
+        hard_accuracy: what it leaves.
     """
+
+    easy: str
+    easy_accuracy: float
+    hard: str
+    hard_accuracy: float
+
+    @property
+    def gap(self) -> float:
+        """By how much the two differ."""
+        return self.easy_accuracy - self.hard_accuracy
+
+    @property
+    def allowed(self) -> float:
+        """Up to which gap the model is not called overfitted to one step."""
+        return max(OVERFITTING_GAP, self.hard_accuracy)
+
+
+def step_gap(evaluations: Iterable[Evaluated]) -> StepGap | None:
+    """Compare the single-step attacks of one budget with the iterative ones; None without both."""
     single: dict[str, float] = {}
     iterative: dict[str, float] = {}
     for one in evaluations:
@@ -93,19 +114,25 @@ def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
         return None
     easy = max(single, key=lambda name: (single[name], name))
     hard = min(iterative, key=lambda name: (iterative[name], name))
+    return StepGap(easy, single[easy], hard, iterative[hard])
+
+
+def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
+    """Flag catastrophic overfitting: robust to one step, and not to several.
+
+    That is: at one budget, the robust accuracy under a single-step attack (one backward pass)
+    exceeds that under the strongest iterative one (several) by more than 20 points and is more
+    than twice that (several steps cost every defence some points at large budgets). Named by Wong
+    et al. (2020), where the second goes to zero within an epoch.
+    """
+    found = step_gap(evaluations)
     # The tolerance keeps a gap of exactly 20 points out, whatever the rounding of the two shares.
-    gap = single[easy] - iterative[hard]
-    if gap <= OVERFITTING_GAP + 1e-9 or gap <= iterative[hard]:
+    if found is None or found.gap <= found.allowed + 1e-9:
         return None
     return Flag(
         "catastrophic overfitting",
         "robust accuracy {easy_accuracy} under {easy}, {hard_accuracy} under {hard}",
-        {
-            "easy": easy,
-            "easy_accuracy": single[easy],
-            "hard": hard,
-            "hard_accuracy": iterative[hard],
-        },
+        found._asdict(),
     )
 
 
@@ -126,27 +153,44 @@ def robust_overfitting(last: Run, best: Run) -> Flag | None:
     )
 
 
+def attacks_within(cell: Measured, one: Certified) -> list[Evaluated]:
+    """Return the attacks that could refute a certificate: on the same weights, within its budget.
+
+    A certificate that finds a radius for each example speaks of another predictor (the smoothed
+    model), which no attack here was run on: none could.
+    """
+    return [
+        attack
+        for attack in cell.evaluations
+        if (attack.norm, attack.weights) == (one.norm, "last")
+        and one.epsilon is not None
+        and attack.epsilon is not None
+        and attack.epsilon <= one.epsilon
+    ]
+
+
+def refuted(cell: Measured, one: Certified) -> dict[str, int]:
+    """Count the examples that are certified and were broken, by the attack that broke them."""
+    found = {}
+    for attack in attacks_within(cell, one):
+        proven = one.example[one.certified(one.epsilon or 0.0)]
+        broken = attack.example[~(attack.clean & attack.robust)]
+        if count := len(np.intersect1d(proven, broken)):
+            found[attack.name] = count
+    return found
+
+
 def unsound(cell: Measured, one: Certified) -> Flag | None:
     """Flag a certificate that an attack refutes: a result that shows a bug.
 
     That is: an example is proven to be classified right within a budget, and the last weights
-    were wrong on it, at the clean image or at the point of an attack within that budget. A
-    certificate that finds a radius for each example speaks of another predictor (the smoothed
-    model), which no attack here was run on.
+    were wrong on it, at the clean image or at the point of an attack within that budget.
     """
-    if one.epsilon is None:
+    found = refuted(cell, one)
+    if not found:
         return None
-    proven = one.example[one.certified(one.epsilon)]
-    refuted = []
-    for attack in cell.evaluations:
-        inside = attack.norm == one.norm and attack.epsilon <= one.epsilon
-        if inside and attack.weights == "last":
-            broken = attack.example[~(attack.clean & attack.robust)]
-            if count := len(np.intersect1d(proven, broken)):
-                refuted.append(f"{count} by {attack.name}")
-    if not refuted:
-        return None
-    return Flag("unsound", f"certified examples were broken, {', '.join(refuted)}: this is a bug")
+    said = ", ".join(f"{count} by {attack}" for attack, count in found.items())
+    return Flag("unsound", f"certified examples were broken, {said}: this is a bug")
 
 
 def merge(flags: Iterable[tuple[Flag, int]], seeds: Sequence[int]) -> tuple[Flag, ...]:

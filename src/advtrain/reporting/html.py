@@ -19,14 +19,20 @@ from advtrain.reporting.svg import inline_svg
 from advtrain.reporting.tables import sheets
 from advtrain.results.collect import Collected, read_collected
 from advtrain.results.files import write_bytes
-from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES
+from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
 
 TEMPLATES = Path(__file__).parent / "templates"
 FOLDED = {
     "methods": "What robustness costs and gains",
     "selection": "The best epoch against the last",
     "certified": "Certified accuracy",
+    "comparisons": "Which method withstood more",
+    "overlap": "What each attack breaks",
+    "transformed": "Rotated, shifted and corrupted images",
+    "audits": "Audits: can these accuracies be believed?",
 }
+WARNINGS = ("selection", "audits")
+"""The tables that stay folded if they note nothing."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def _section(study: StudyReport, tables: Iterator[int], figures: Iterator[int]) 
         results=(next(tables), laid["results"]),
         folded=tuple(_folded(laid, tables)),
         costs=(next(tables), laid["costs"]),
-        flags=_flags([laid[name] for name in ("results", "selection", "certified")]),
+        flags=_flags([laid[name] for name in ("results", "selection", "certified", "audits")]),
         figures=tuple(_figures(study, info, collected, figures)),
         groups=lineages(info["name"], grouped, collected),
     )
@@ -154,12 +160,12 @@ def _facts(info: StudyInfo, collected: Collected) -> tuple[tuple[str, str], ...]
 
 
 def _folded(laid: Mapping[str, Sheet], tables: Iterator[int]) -> Iterator[Folded]:
-    """Number the tables that have rows; what happened to no method stays folded."""
+    """Number the tables that have rows; one that has nothing to warn of stays folded."""
     for name, head in FOLDED.items():
         sheet = laid[name]
         noted = any(cell.notes for row in sheet.rows for cell in row)
         if sheet.rows:
-            yield Folded(name, head, (next(tables), sheet), open=name != "selection" or noted)
+            yield Folded(name, head, (next(tables), sheet), open=name not in WARNINGS or noted)
 
 
 def _flags(shown: Sequence[Sheet]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -203,4 +209,5 @@ def _empty() -> Collected:
         histories=pa.table({"cell": pa.array([], pa.string())}),
         costs=COSTS.empty_table(),
         certified=CERTIFIED.empty_table(),
+        probes=PROBES.empty_table(),
     )

@@ -4,17 +4,26 @@ from collections.abc import Iterable, Sequence
 
 from advtrain.published.claims import QUANTITIES, Quantity
 from advtrain.reporting import verdicts, wording
+from advtrain.reporting.audits import AUDITS, NOISE, AuditRow, audits_data
 from advtrain.reporting.certified import CertifiedRow, certified_data
+from advtrain.reporting.comparisons import LEVEL, ComparisonRow, Pair, comparisons_data
 from advtrain.reporting.costs import CostRow, costs_data
 from advtrain.reporting.curve import CurvePoint, curve_data
-from advtrain.reporting.flags import Flag
+from advtrain.reporting.findings import Finding
+from advtrain.reporting.flags import Flag, merge
 from advtrain.reporting.measure import Measured, Unit
 from advtrain.reporting.methods import MethodRow, methods_data
+from advtrain.reporting.overlap import OverlapRow, overlap_data
 from advtrain.reporting.results import ResultRow, results_data
 from advtrain.reporting.selection import SelectionRow, selection_data
 from advtrain.reporting.sheet import Cell, Column, Sheet
 from advtrain.reporting.statistics import Difference, Estimate
 from advtrain.reporting.study import StudyInfo
+from advtrain.reporting.transformed import (
+    TransformedRow,
+    transformations,
+    transformed_data,
+)
 
 MEANS = (
     "Mean over seeds ± sample standard deviation; in brackets the 95 % Wilson interval with as "
@@ -34,7 +43,9 @@ def results_sheet(rows: Sequence[ResultRow], info: StudyInfo) -> Sheet:
     columns = [Column("method", "name"), Column("trained at ε")]
     columns += [Column("norm", "name")] * several_norms + [Column("attacked at ε")]
     columns += [Column("weights", "name")] * several_weights
-    columns += [Column("clean, %"), *(Column(f"{attack}, %") for attack in info["attacks"])]
+    elsewhere = transformations([row.unit for row in rows])
+    attacks = [attack for attack in info["attacks"] if attack not in elsewhere]
+    columns += [Column("clean, %"), *(Column(f"{attack}, %") for attack in attacks)]
     columns += [Column("worst case, %"), Column("examples"), Column("seeds")]
     columns += [Column("forward passes"), Column("backward passes"), Column("flags", "notes")]
     laid = []
@@ -44,8 +55,10 @@ def results_sheet(rows: Sequence[ResultRow], info: StudyInfo) -> Sheet:
         cells += [Cell(wording.budget(row.epsilon))]
         cells += [Cell(row.weights)] * several_weights
         cells += [_accuracy(row.unit, row.cells, row.clean)]
-        cells += [_accuracy(row.unit, row.cells, row.robust[a]) for a in info["attacks"]]
-        cells += [_accuracy(row.unit, row.cells, row.worst)]
+        cells += [
+            _accuracy(row.unit, row.cells, found, row.examples)
+            for found in (*(row.robust[attack] for attack in attacks), row.worst)
+        ]
         cells += [Cell(wording.NOTHING if row.examples is None else str(row.examples))]
         cells += [Cell(wording.seeds(len(row.cells), len(row.unit.seeds)))]
         cells += [Cell(wording.passes(row.forward)), Cell(wording.passes(row.backward))]
@@ -58,7 +71,7 @@ def results_sheet(rows: Sequence[ResultRow], info: StudyInfo) -> Sheet:
             f"Norm: {norms}; ε in pixel units of [0, 1].{_weights(rows, shown)} An attack's column "
             f"is the share of test examples whose prediction at the point that the attack returned "
             f"is the label; the worst case counts an example only if its clean prediction and that "
-            f"of every attack are. {MEANS} Passes: of the whole training, per training example."
+            f"of every attack are, over the examples that every attack was run on. {MEANS} Passes: of the whole training, per training example."
         ),
         columns=tuple(columns),
         rows=tuple(laid),
@@ -206,6 +219,153 @@ def certified_sheet(rows: Sequence[CertifiedRow], info: StudyInfo) -> Sheet:
     )
 
 
+def audits_sheet(rows: Sequence[AuditRow], info: StudyInfo) -> Sheet:
+    """Lay out the audits: one row per method and training budget, the seeds in one."""
+    columns = (
+        *(Column("method", "name"), Column("trained at ε")),
+        *(Column(name) for name in AUDITS),
+        *(Column("seeds"), Column("flags", "notes")),
+    )
+    units: dict[str, list[AuditRow]] = {}
+    for row in rows:
+        units.setdefault(row.unit.name, []).append(row)
+    laid = tuple(
+        (
+            Cell(seeds[0].unit.method),
+            Cell(wording.budget(seeds[0].unit.epsilon)),
+            *(_audited(name, seeds) for name in AUDITS),
+            Cell(wording.seeds(len(seeds), len(seeds[0].unit.seeds))),
+            _notes(_failed(seeds)),
+        )
+        for seeds in units.values()
+    )
+    rules = "; ".join(f"{name}: {audit.rule}" for name, audit in AUDITS.items())
+    reading = (
+        f"What would show that an attack was too weak, or that a model hides its gradients from "
+        f"it. An audit fails if it does so in one of the seeds; {wording.NOTHING}: it applies to "
+        f"none. {NOISE} {rules[0].upper()}{rules[1:]}."
+        if rows
+        else "This study has no cell to audit."
+    )
+    return Sheet(
+        title=f"{info['title']}: audits of the attacks",
+        reading=reading,
+        columns=columns,
+        rows=laid,
+        data=audits_data(rows),
+    )
+
+
+def comparisons_sheet(
+    rows: Sequence[ComparisonRow], compared: Sequence[Pair], info: StudyInfo
+) -> Sheet:
+    """Lay out the comparisons: one row per method and evaluation budget; the pairs as data."""
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("attacked at ε")),
+        *(Column("worst case, %"), Column("better than", "name")),
+        *(Column("not told apart from", "name"), Column("worse than", "name")),
+    )
+    laid = tuple(
+        (
+            Cell(row.unit.method),
+            Cell(wording.budget(row.unit.epsilon)),
+            Cell(wording.budget(row.epsilon)),
+            _accuracy(row.unit, row.unit.cells, row.worst),
+            *(_units(units, row.epsilon) for units in (row.better, row.same, row.worse)),
+        )
+        for row in rows
+    )
+    reading = (
+        f"Worst case over the attacks, compared example by example: McNemar's exact test of the "
+        f"examples that one of two alone withstood, in each seed that both have; the least certain "
+        f"seed counts, and the seeds have to agree. Better and worse are said at a level of "
+        f"{LEVEL:.2f} over all pairs of one budget together (Holm's correction). The test is about "
+        f"these trained networks; how much a method varies with its seed is the spread in the "
+        f"results."
+        if rows
+        else "This study has no two methods that were attacked at one budget."
+    )
+    return Sheet(
+        title=f"{info['title']}: which method withstood more",
+        reading=reading,
+        columns=columns,
+        rows=laid,
+        data=comparisons_data(compared),
+    )
+
+
+def overlap_sheet(rows: Sequence[OverlapRow], info: StudyInfo) -> Sheet:
+    """Lay out the overlap of the attacks: one row per method and evaluation budget."""
+    names = tuple(dict.fromkeys(one.attack for row in rows for one in row.broken))
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("attacked at ε")),
+        *(Column("broken by any, %"), *(Column(f"{name}, %") for name in names)),
+        Column("examples"),
+    )
+    laid = []
+    for row in rows:
+        found = {one.attack: one for one in row.broken}
+        cells = [Cell(row.unit.method), Cell(wording.budget(row.unit.epsilon))]
+        cells += [Cell(wording.budget(row.epsilon)), Cell(wording.percent(row.any, row.examples))]
+        for name in names:
+            one = found.get(name)
+            if one is None:
+                cells.append(Cell(wording.NOTHING))
+                continue
+            detail = "" if one.alone is None else f"{one.alone} alone"
+            cells.append(Cell(wording.percent(one.share, row.examples), detail))
+        cells.append(Cell(str(row.examples)))
+        laid.append(tuple(cells))
+    reading = (
+        "Of the examples that are right without an attack and met every attack of the row, the "
+        "share that each attack breaks, and how many it breaks alone. A column `ensemble: stage` "
+        "is what that stage broke of what the earlier stages had left. Seeds are added up."
+        if rows
+        else "This study has no cell that met two attacks at one budget."
+    )
+    return Sheet(
+        title=f"{info['title']}: what each attack breaks",
+        reading=reading,
+        columns=columns,
+        rows=tuple(laid),
+        data=overlap_data(rows),
+    )
+
+
+def transformed_sheet(rows: Sequence[TransformedRow], info: StudyInfo) -> Sheet:
+    """Lay out the accuracy on transformed images: one row per method and training budget."""
+    names = tuple(rows[0].accuracy) if rows else ()
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("clean, %")),
+        *(Column(f"{name}, %") for name in names),
+        Column("seeds"),
+    )
+    laid = tuple(
+        (
+            Cell(row.unit.method),
+            Cell(wording.budget(row.unit.epsilon)),
+            _accuracy(row.unit, row.cells, row.clean),
+            *(_accuracy(row.unit, row.cells, row.accuracy[name]) for name in names),
+            Cell(wording.seeds(len(row.cells), len(row.unit.seeds))),
+        )
+        for row in rows
+    )
+    reading = (
+        f"Accuracy on images that were rotated, shifted or bent (the worst that the attack found), "
+        f"or corrupted (no adversary: as it comes). No norm bounds these; the worst case of the "
+        f"results does not count them. {MEANS}"
+        if rows
+        else "This study transforms no images."
+    )
+    return Sheet(
+        title=f"{info['title']}: accuracy on transformed images",
+        reading=reading,
+        columns=columns,
+        rows=laid,
+        data=transformed_data(rows),
+    )
+
+
 def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
     """Lay out the costs: one row per method and training budget."""
     certified = any(row.certify is not None for row in rows)
@@ -288,6 +448,17 @@ def curve_sheet(points: Sequence[CurvePoint], info: StudyInfo) -> Sheet:
     )
 
 
+def _units(units: Sequence[Unit], epsilon: float) -> Cell:
+    """Name units, with their training budget where it is not the one attacked at."""
+    names = [
+        unit.method
+        if unit.epsilon in (None, epsilon)
+        else f"{unit.method} ({wording.budget(unit.epsilon)})"
+        for unit in units
+    ]
+    return Cell(", ".join(names) or wording.NOTHING)
+
+
 def _weights(
     rows: Sequence[ResultRow] | Sequence[CurvePoint],
     shown: Sequence[ResultRow] | Sequence[CurvePoint],
@@ -300,7 +471,10 @@ def _weights(
     return " The weights are those of the best epoch by validation." if kinds == {"best"} else ""
 
 
-def _accuracy(unit: Unit, cells: Sequence[Measured], found: Estimate | None) -> Cell:
+def _accuracy(
+    unit: Unit, cells: Sequence[Measured], found: Estimate | None, examples: int | None = None
+) -> Cell:
+    """Show an accuracy; where it is over fewer than the row's examples, over how many."""
     if found is None:
         return Cell(wording.NOTHING)
     low, high = (wording.percent(end, found.examples) for end in (found.low, found.high))
@@ -309,6 +483,8 @@ def _accuracy(unit: Unit, cells: Sequence[Measured], found: Estimate | None) -> 
     detail = wording.interval(found)
     if found.seeds < len(cells):
         detail += f" {wording.seeds(found.seeds, len(unit.seeds))} seeds"
+    if examples is not None and found.examples < examples:
+        detail += f" n = {found.examples}"
     return Cell(wording.accuracy(found), detail, title, _origin(unit, cells))
 
 
@@ -330,6 +506,44 @@ def _gap(row: SelectionRow) -> Cell:
         "the best epoch is the last",
         shown.origin,
     )
+
+
+def _audited(name: str, rows: Sequence[AuditRow]) -> Cell:
+    """Show what one audit found of all seeds, with the evidence for the reader who asks."""
+    found = [(row.cell.name.seed, row.findings[name]) for row in rows]
+    failed = sum(finding.status == "fail" for _, finding in found)
+    passed = any(finding.status == "pass" for _, finding in found)
+    said: dict[str, list[str]] = {}
+    for seed, finding in found:
+        said.setdefault(finding.words(_signed), []).append(str(seed))
+    evidence = [
+        text if len(said) == 1 else f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: {text}"
+        for text, seeds in said.items()
+    ]
+    return Cell(
+        text="fail" if failed else "pass" if passed else wording.NOTHING,
+        detail=f"{failed} of {len(found)}" if 0 < failed < len(found) else "",
+        title="; ".join(evidence),
+    )
+
+
+def _signed(share: float) -> str:
+    return wording.percent_words(share).replace("-", "−")
+
+
+def _failed(rows: Sequence[AuditRow]) -> tuple[Flag, ...]:
+    """Flag each audit that failed."""
+
+    def flag(name: str, finding: Finding) -> Flag:
+        return Flag("audit failed", f"{name}, {finding.text}", finding.values)
+
+    flags = [
+        (flag(name, finding), row.cell.name.seed)
+        for row in rows
+        for name, finding in row.findings.items()
+        if finding.status == "fail"
+    ]
+    return merge(flags, rows[0].unit.seeds)
 
 
 def _claim(row: MethodRow, quantity: Quantity) -> Cell:

@@ -1,7 +1,8 @@
 """From rows to what was measured: per cell and evaluation, who was right about which example."""
 
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,25 +29,42 @@ class Evaluated:
     Attributes:
         name: the evaluation, `pgd_20-linf-0.2`.
         attack: the attack's name, `pgd_20`.
-        norm: of the budget.
-        epsilon: the budget in pixel units.
+        norm: of the budget; `spatial` or `corruption` for a transformation of the image.
+        epsilon: the budget in pixel units; None for a transformation of the image.
         weights: which of the cell's weights it attacked, `last` or `best`.
+        module: the attack's file.
+        parameters: its resolved parameters.
+        precision: that it computed in.
         example: (N,) ids.
         clean: (N,) the clean prediction is the label.
         robust: (N,) the prediction at the attack's point is the label.
         backwards: the most backward passes that it spent on an example: 1 for a single-step
             attack, 0 for one that uses no gradient.
+        passes: (N,) forward and backward passes that it spent.
+        stage: (N,) texts, the part of an ensemble that broke the example; "" where none did.
+        claim: (N,) texts, what a second look said of a claimed adversarial example: one of
+            `results.schema.CLAIMS`.
+        gain: (N,) by how much it raised its objective; NaN where it does not say.
+        late_gain: (N,) what of it came in the last quarter of its steps; NaN likewise.
     """
 
     name: str
     attack: str
     norm: str
-    epsilon: float
+    epsilon: float | None
     weights: str
+    module: str
+    parameters: Mapping[str, Any]
+    precision: str
     example: NDArray[np.int64]
     clean: Correct
     robust: Correct
     backwards: int
+    passes: NDArray[np.int64]
+    stage: NDArray[np.object_]
+    claim: NDArray[np.object_]
+    gain: NDArray[np.float64]
+    late_gain: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,33 @@ class Certified:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What the gradients of a cell's last weights look like, at (N,) clean images.
+
+    Attributes:
+        example: ids.
+        clean: the prediction is the label.
+        loss: the cross-entropy.
+        gradient: the l2 length of its input gradient.
+        margin_gradient: the l2 length of the margin's input gradient.
+        zero_share: the share of the cross-entropy's gradient that is exactly 0.
+        logit_change: the largest change of a logit in a second evaluation.
+        gradient_cosine: the cosine of the two gradients.
+        probabilities: the outputs lie in [0, 1] and sum to 1.
+    """
+
+    example: NDArray[np.int64]
+    clean: Correct
+    loss: NDArray[np.float64]
+    gradient: NDArray[np.float64]
+    margin_gradient: NDArray[np.float64]
+    zero_share: NDArray[np.float64]
+    logit_change: NDArray[np.float64]
+    gradient_cosine: NDArray[np.float64]
+    probabilities: Correct
+
+
+@dataclass(frozen=True)
 class Measured:
     """One cell: what it is, how it ended, what was measured on it.
 
@@ -95,6 +140,7 @@ class Measured:
         certificates: the certificates on its last weights.
         epochs: of the training.
         best_epoch: whose weights were kept as the best by validation.
+        probe: the gradients of the last weights; None if nobody looked.
     """
 
     cell: str
@@ -107,6 +153,7 @@ class Measured:
     certificates: tuple[Certified, ...] = ()
     epochs: int | None = None
     best_epoch: int | None = None
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -168,12 +215,13 @@ def measure(collected: Collected) -> list[Measured]:
     evaluations: dict[str, list[Evaluated]] = {}
     cells = collected.cells.to_pylist()
     described = {row["cell"]: json.loads(row["evaluations"]) for row in cells}
-    for cell, name, rows in _blocks(collected.outcomes, "attack"):
-        weights = described.get(cell, {}).get(name, {}).get("weights", "last")
-        evaluations.setdefault(cell, []).append(_evaluated(name, weights, rows))
+    for cell, name, rows in _blocks(collected.outcomes, "cell", "attack"):
+        said = described.get(cell, {}).get(name, {})
+        evaluations.setdefault(cell, []).append(_evaluated(name, said, rows))
     certificates: dict[str, list[Certified]] = {}
-    for cell, name, rows in _blocks(collected.certified, "certificate"):
+    for cell, name, rows in _blocks(collected.certified, "cell", "certificate"):
         certificates.setdefault(cell, []).append(_certified(name, rows))
+    probes = {cell: _probe(rows) for cell, rows in _blocks(collected.probes, "cell")}
     return [
         Measured(
             cell=row["cell"],
@@ -186,6 +234,7 @@ def measure(collected: Collected) -> list[Measured]:
             certificates=tuple(certificates.get(row["cell"], ())),
             epochs=row["epochs"],
             best_epoch=row["best_epoch"],
+            probe=probes.get(row["cell"]),
         )
         for row in cells
     ]
@@ -254,36 +303,74 @@ def _identity(name: CellName) -> tuple[str, str | None, float | None]:
     return name.label, name.norm, name.epsilon
 
 
-def _blocks(rows: pa.Table, evaluation: str) -> list[tuple[str, str, pa.Table]]:
-    """Cut rows where the cell or the evaluation (in the column of that name) changes."""
+def _blocks(rows: pa.Table, *names: str) -> list[tuple[Any, ...]]:
+    """Cut rows where one of the named columns changes: their values, then the rows."""
     if rows.num_rows == 0:
         return []
-    columns = [rows[name].combine_chunks() for name in ("cell", evaluation)]
-    codes = [column.indices.to_numpy() for column in columns]
-    changes = np.flatnonzero((np.diff(codes[0]) != 0) | (np.diff(codes[1]) != 0)) + 1
-    starts = [0, *changes.tolist()]
-    ends = [*changes.tolist(), rows.num_rows]
-    blocks = []
-    for start, end in zip(starts, ends, strict=True):
-        cell, name = (column[start].as_py() for column in columns)
-        blocks.append((cell, name, rows.slice(start, end - start)))
-    return blocks
+    columns = [rows[name].combine_chunks() for name in names]
+    changed = np.zeros(rows.num_rows - 1, dtype=bool)
+    for column in columns:
+        changed |= np.diff(column.indices.to_numpy()) != 0
+    places = (np.flatnonzero(changed) + 1).tolist()
+    return [
+        (*(column[start].as_py() for column in columns), rows.slice(start, end - start))
+        for start, end in itertools.pairwise([0, *places, rows.num_rows])
+    ]
 
 
-def _evaluated(name: str, weights: str, rows: pa.Table) -> Evaluated:
+def _evaluated(name: str, said: Mapping[str, Any], rows: pa.Table) -> Evaluated:
     found = parse_evaluation(name)
     label = rows["label"].to_numpy()
+    params = said.get("params", {})
+    attack = params.get("attack", {})
+    backward = rows["backward"].to_numpy()
     return Evaluated(
         name=name,
         attack=found.attack,
         norm=rows["norm"][0].as_py(),
         epsilon=rows["epsilon"][0].as_py(),
-        weights=weights,
+        weights=said.get("weights", "last"),
+        module=attack.get("module", ""),
+        parameters=attack.get("parameters", {}),
+        precision=params.get("precision", "float32"),
         example=rows["example"].to_numpy(),
         clean=rows["clean_prediction"].to_numpy() == label,
         robust=rows["adversarial_prediction"].to_numpy() == label,
-        backwards=int(rows["backward"].to_numpy().max()),
+        backwards=int(backward.max()),
+        passes=rows["forward"].to_numpy().astype(np.int64) + backward,
+        stage=_texts(rows["stage"]),
+        claim=_texts(rows["claim"]),
+        gain=_numbers(rows["gain"]),
+        late_gain=_numbers(rows["late_gain"]),
     )
+
+
+def _probe(rows: pa.Table) -> Probe:
+    return Probe(
+        example=rows["example"].to_numpy(),
+        clean=rows["prediction"].to_numpy() == rows["label"].to_numpy(),
+        loss=_numbers(rows["loss"]),
+        gradient=_numbers(rows["gradient"]),
+        margin_gradient=_numbers(rows["margin_gradient"]),
+        zero_share=_numbers(rows["zero_share"]),
+        logit_change=_numbers(rows["logit_change"]),
+        gradient_cosine=_numbers(rows["gradient_cosine"]),
+        probabilities=rows["probabilities"].to_numpy().astype(np.bool_),
+    )
+
+
+def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
+    """Return the texts of a column, each once in memory."""
+    coded = column.combine_chunks()
+    texts = np.array(coded.dictionary.to_pylist(), dtype=object)
+    found: NDArray[np.object_] = texts[coded.indices.to_numpy()]
+    return found
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return the numbers of a column, NaN for null."""
+    found: NDArray[np.float64] = column.to_numpy().astype(np.float64)
+    return found
 
 
 def _certified(name: str, rows: pa.Table) -> Certified:

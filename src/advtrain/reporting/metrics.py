@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from advtrain.reporting.budgets import robust_to_all
+from advtrain.reporting.budgets import withstood
 from advtrain.reporting.certified import radii
 from advtrain.reporting.measure import Evaluated, Measured, measure
 from advtrain.reporting.study import StudyReport, check_info
@@ -49,13 +49,15 @@ def cell_metrics(measured: Sequence[Measured], attacks: Sequence[str]) -> dict[s
         for one in sorted(cell.evaluations, key=lambda one: one.weights != "last"):
             found.setdefault("clean_accuracy", _share(one.clean))
             found["robust_accuracy"][one.name] = _share(one.robust)
+            if one.epsilon is None:
+                continue
             budget = f"{one.norm}-{epsilon_text(one.epsilon).replace('/', '_')}"
             ending = "" if one.weights == "last" else f"-{one.weights}"
             budgets.setdefault(budget + ending, []).append(one)
         for budget, evaluations in budgets.items():
-            correct = robust_to_all(evaluations, attacks)
-            if correct is not None:
-                found["worst_case"][budget] = _share(correct)
+            run = withstood(evaluations, attacks)
+            if run is not None:
+                found["worst_case"][budget] = _share(run.correct)
         worst = found["worst_case"]
         both = [budget for budget in worst if f"{budget}-best" in worst]
         gaps = {budget: round(worst[f"{budget}-best"] - worst[budget], 6) for budget in both}

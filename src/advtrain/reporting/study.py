@@ -44,6 +44,7 @@ class StudyInfo(TypedDict):
         method_additions: what the recipe of each does besides the method, by label: `averaging
             ema`, `cutout 2`.
         certificates: the certificates' names, in the order of the rows.
+        strict: no tables are written if an audit fails.
         failures: the cells without numbers.
     """
 
@@ -60,6 +61,7 @@ class StudyInfo(TypedDict):
     method_upstream: dict[str, dict[str, str | None]]
     method_additions: dict[str, list[str]]
     certificates: list[str]
+    strict: bool
     failures: list[Failure]
 
 

@@ -5,23 +5,31 @@ from pathlib import Path
 from typing import Any
 
 from advtrain.published.claims import read_claims
+from advtrain.reporting.audits import AuditError, audit_rows, failures
 from advtrain.reporting.certified import certified_rows
+from advtrain.reporting.comparisons import comparison_rows, pairs
 from advtrain.reporting.costs import cost_rows
 from advtrain.reporting.curve import curve_points
 from advtrain.reporting.layout import (
+    audits_sheet,
     certified_sheet,
+    comparisons_sheet,
     costs_sheet,
     curve_sheet,
     methods_sheet,
+    overlap_sheet,
     results_sheet,
     selection_sheet,
+    transformed_sheet,
 )
 from advtrain.reporting.measure import measure, units
 from advtrain.reporting.methods import method_rows
+from advtrain.reporting.overlap import overlap_rows
 from advtrain.reporting.results import result_rows
 from advtrain.reporting.selection import selection_rows
 from advtrain.reporting.sheet import Sheet, comma_separated, latex, markdown
 from advtrain.reporting.study import StudyInfo, check_info
+from advtrain.reporting.transformed import transformed_rows
 from advtrain.results.collect import Collected, read_collected
 from advtrain.results.files import write_bytes, write_table
 
@@ -32,15 +40,24 @@ def write_tables(collected_folder: Path, study_info: Mapping[str, Any], out: Pat
     Args:
         collected_folder: the study's collected rows.
         study_info: the study in words, as in `study.StudyInfo`.
-        out: the folder that gets `results.*`, `methods.*`, `selection.*`, `certified.*`, `costs.*`
-            (measured times, so it alone differs between two runs of the same thing) and `curve.*`.
+        out: the folder that gets `results.*`, `methods.*`, `selection.*`, `certified.*`,
+            `comparisons.*`, `overlap.*`, `transformed.*`, `audits.*`, `curve.*` and `costs.*`
+            (measured times, so it alone differs between two runs of the same thing).
 
     Returns:
         The files.
+
+    Raises:
+        AuditError: if the study is strict and an audit failed; nothing is written then.
     """
     info = check_info(study_info)
+    collected = read_collected(collected_folder)
+    if info["strict"]:
+        failed = failures(audit_rows(units(measure(collected), info), info))
+        if failed:
+            raise AuditError("\n".join(failed))
     written = []
-    for name, sheet in sheets(read_collected(collected_folder), info).items():
+    for name, sheet in sheets(collected, info).items():
         texts = {
             "md": markdown(sheet),
             "csv": comma_separated(sheet.data),
@@ -58,12 +75,17 @@ def sheets(collected: Collected, info: StudyInfo) -> dict[str, Sheet]:
     """Compute a study's tables; one that has nothing to show has no rows, and says why."""
     grouped = units(measure(collected), info)
     results = result_rows(grouped, info)
+    compared = pairs(grouped, results, info)
     claims = read_claims()
     return {
         "results": results_sheet(results, info),
         "methods": methods_sheet(method_rows(results, info, claims), info, claims.source),
         "selection": selection_sheet(selection_rows(grouped, results, info), info),
         "certified": certified_sheet(certified_rows(grouped, info), info),
+        "comparisons": comparisons_sheet(comparison_rows(results, compared), compared, info),
+        "overlap": overlap_sheet(overlap_rows(results, info["attacks"]), info),
+        "transformed": transformed_sheet(transformed_rows(grouped), info),
+        "audits": audits_sheet(audit_rows(grouped, info), info),
         "costs": costs_sheet(cost_rows(grouped, collected.costs), info),
         "curve": curve_sheet(curve_points(grouped, info), info),
     }

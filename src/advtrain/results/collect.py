@@ -19,10 +19,11 @@ from advtrain.results.files import DamagedFileError, read_table, write_table
 from advtrain.results.history import Row, history_table, read_history
 from advtrain.results.names import parse_cell
 from advtrain.results.outcomes import read_outcomes, table_stamps
-from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES
+from advtrain.results.probes import read_probes
+from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
 
-AGREE = ("example", "label", "clean_prediction")
-TABLES = ("outcomes", "cells", "histories", "costs", "certified")
+AGREE = ("label", "clean_prediction")
+TABLES = ("outcomes", "cells", "histories", "costs", "certified", "probes")
 
 
 class MixedStampsError(ValueError):
@@ -64,6 +65,7 @@ class CellRecord:
         timing: the measured times; empty where the volatile file is gone.
         evaluations: the attacks on it.
         certificates: the certificates on it.
+        probes: what was looked at of its gradients: one, or none.
     """
 
     study: str
@@ -75,6 +77,7 @@ class CellRecord:
     timing: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
     certificates: tuple[Evaluation, ...] = ()
+    probes: tuple[Evaluation, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Collected:
     histories: pa.Table
     costs: pa.Table
     certified: pa.Table
+    probes: pa.Table
 
 
 def read_cell(
@@ -94,6 +98,7 @@ def read_cell(
     cell: str,
     evaluations: Iterable[str],
     certificates: Iterable[str] = (),
+    probes: Iterable[str] = (),
 ) -> CellRecord:
     """Read a cell's files.
 
@@ -103,6 +108,7 @@ def read_cell(
         cell: the cell's name.
         evaluations: the names of the attacks' evaluations to read.
         certificates: the names of the certificates' evaluations to read.
+        probes: the names of the probes to read.
 
     Raises:
         FileNotFoundError: if one is not there.
@@ -128,6 +134,12 @@ def read_cell(
                 root / "results" / "certify" / study / cell / name, "certified", read_certified
             )
             for name in certificates
+        ),
+        probes=tuple(
+            _read_evaluation(
+                root / "results" / "probe" / study / cell / name, "probes", read_probes
+            )
+            for name in probes
         ),
     )
 
@@ -164,6 +176,7 @@ def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None =
         histories=_histories(records),
         costs=pa.Table.from_pylist([row for r in records for row in _cost_rows(r)], COSTS),
         certified=_stacked(CERTIFIED, [record.certificates for record in records]),
+        probes=_stacked(PROBES, [record.probes for record in records]),
     )
 
 
@@ -183,7 +196,13 @@ def read_collected(folder: Path) -> Collected:
         DamagedFileError: if one is damaged or holds other columns.
     """
     found = {name: read_table(folder / f"{name}.parquet") for name in TABLES}
-    schemas = {"outcomes": OUTCOMES, "cells": CELLS, "costs": COSTS, "certified": CERTIFIED}
+    schemas = {
+        "outcomes": OUTCOMES,
+        "cells": CELLS,
+        "costs": COSTS,
+        "certified": CERTIFIED,
+        "probes": PROBES,
+    }
     for name, schema in schemas.items():
         if not found[name].schema.equals(schema):
             raise DamagedFileError(
@@ -266,7 +285,8 @@ def _cell_problems(study: str, record: CellRecord) -> list[str]:
         problems.append(f"{place}: is a cell of the study {record.study}, expected {study}")
     attacks = [("attack", one) for one in record.evaluations]
     certificates = [("certificate", one) for one in record.certificates]
-    for kind, evaluation in (*attacks, *certificates):
+    probes = [("probe", one) for one in record.probes]
+    for kind, evaluation in (*attacks, *certificates, *probes):
         weights = _weights(evaluation)
         expected = {
             "cell_key": (str(record.manifest["key"]), "the manifest of the training"),
@@ -292,13 +312,10 @@ def _column_problems(
     place: str, record: CellRecord, evaluation: Evaluation, kind: str
 ) -> list[str]:
     problems = []
-    threat = evaluation.manifest["params"]["threat"]
-    expected = {
-        "cell": record.cell,
-        kind: evaluation.name,
-        "norm": threat["norm"],
-        "epsilon": threat["epsilon"],
-    }
+    expected: dict[str, Any] = {"cell": record.cell}
+    if kind != "probe":
+        threat = evaluation.manifest["params"]["threat"]
+        expected |= {kind: evaluation.name, "norm": threat["norm"], "epsilon": threat["epsilon"]}
     for name, value in expected.items():
         found = evaluation.rows[name].unique().to_pylist()
         if found != [value]:
@@ -310,21 +327,40 @@ def _column_problems(
 
 
 def _disagreements(place: str, record: CellRecord) -> list[str]:
-    """Compare what all attacks on the same weights must have seen the same."""
+    """Compare what all attacks on the same weights must have seen the same, where they met."""
     problems = []
     first: dict[str, Evaluation] = {}
-    for evaluation in record.evaluations:
+    # The attack on the most examples is what the others are compared with.
+    for evaluation in sorted(record.evaluations, key=lambda one: -len(one.rows)):
         reference = first.setdefault(_weights(evaluation), evaluation)
+        common, ours, theirs = np.intersect1d(
+            evaluation.rows["example"].to_numpy(),
+            reference.rows["example"].to_numpy(),
+            return_indices=True,
+        )
+        asked = evaluation.manifest["params"].get("examples") or len(reference.rows)
+        if len(evaluation.rows) != asked:
+            problems.append(
+                f"{place}: {evaluation.name} has {len(evaluation.rows)} examples, expected "
+                f"{asked}; delete {evaluation.folder} and run snakemake again"
+            )
+            continue
+        if len(common) < len(evaluation.rows):
+            problems.append(
+                f"{place}: {evaluation.name} and {reference.name} differ in example "
+                f"({len(common)} of {len(evaluation.rows)} are among the other's "
+                f"{len(reference.rows)}); attacks on the same weights see the same test split: "
+                f"delete one of the two and run snakemake again"
+            )
+            continue
         for name in AGREE:
-            ours, theirs = (found.rows[name].to_numpy() for found in (evaluation, reference))
-            if not np.array_equal(ours, theirs):
-                rows = (
-                    f"{np.count_nonzero(ours != theirs)} of {len(ours)} rows"
-                    if ours.shape == theirs.shape
-                    else f"{len(ours)} rows against {len(theirs)}"
-                )
+            differ = (
+                evaluation.rows[name].to_numpy()[ours] != reference.rows[name].to_numpy()[theirs]
+            )
+            if differ.any():
                 problems.append(
-                    f"{place}: {evaluation.name} and {reference.name} differ in {name} ({rows}); "
+                    f"{place}: {evaluation.name} and {reference.name} differ in {name} "
+                    f"({np.count_nonzero(differ)} of {len(common)} rows); "
                     f"attacks on the same weights see the same examples: "
                     f"delete one of the two and run snakemake again"
                 )
@@ -341,7 +377,7 @@ def _label_problems(place: str, record: CellRecord) -> list[str]:
         zip(*(attacked.rows[name].to_pylist() for name in ("example", "label")), strict=True)
     )
     problems = []
-    for one in record.certificates:
+    for one in (*record.certificates, *record.probes):
         columns = (one.rows[name].to_pylist() for name in ("example", "label"))
         others = sum(
             labels.get(example, label) != label for example, label in zip(*columns, strict=True)
@@ -418,7 +454,12 @@ def _evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
 
 def _cost_rows(record: CellRecord) -> list[dict[str, Any]]:
     measured: list[tuple[str, str | None, Mapping[str, Any]]] = [("train", None, record.timing)]
-    for stage, found in (("attack", record.evaluations), ("certify", record.certificates)):
+    kinds = (
+        ("attack", record.evaluations),
+        ("certify", record.certificates),
+        ("probe", record.probes),
+    )
+    for stage, found in kinds:
         measured += [(stage, one.name, one.timing) for one in _by_name(found)]
     return [
         {

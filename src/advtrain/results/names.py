@@ -9,7 +9,7 @@ CELL = re.compile(
     r"(?P<label>[^-]+)(?:-(?P<norm>linf|l2|l1)-(?P<epsilon>.+))?-s(?P<seed>\d+)", re.ASCII
 )
 EVALUATION = re.compile(
-    r"(?P<attack>[^-]+)-(?P<norm>linf|l2|l1)"
+    r"(?P<attack>[^-]+)-(?P<norm>linf|l2|l1|spatial|corruption)"
     r"(?:-(?P<epsilon>[\d.].*?))?(?:-(?P<weights>last|best))?"
 )
 
@@ -29,7 +29,8 @@ class EvaluationName:
     """The parts of `pgd_20-linf-8_255`, or of `pgd_20-linf-8_255-best`.
 
     `attack` is the name of a certificate where one was computed. One that finds a radius for each
-    example has no budget: `smoothing_025-l2`.
+    example has no budget: `smoothing_025-l2`. Nor has a transformation of the image, whose norm is
+    its kind: `rotations-spatial`, `fog_3-corruption`.
     """
 
     attack: str

@@ -14,7 +14,7 @@ from advtrain.results.schema import OUTCOMES, PREFIX, STAMPS
 Value = NDArray[np.generic] | str | float | None
 """A column: (N,) values, or the one that all rows have; null only where its field allows it."""
 
-CONSTANT = ("cell", "attack", "certificate", "norm", "epsilon")
+CONSTANT = ("cell", "attack", "certificate", "protocol", "norm", "epsilon")
 """The columns that may be one value; anything else comes row by row."""
 
 
@@ -23,8 +23,8 @@ def write_outcomes(path: Path, columns: Mapping[str, Value], stamps: Mapping[str
 
     Args:
         path: the Parquet file.
-        columns: the columns of `schema.OUTCOMES`: (N,) arrays; `cell`, `attack`, `norm` and
-            `epsilon` may be one value for all rows.
+        columns: the columns of `schema.OUTCOMES`: (N,) arrays; `cell`, `attack`, `protocol`, `norm`
+            and `epsilon` may be one value for all rows. A NaN of `gain` and `late_gain` is a null.
         stamps: one text for each of `schema.STAMPS`.
 
     Raises:
@@ -63,12 +63,13 @@ def write_rows(
     _same_names(path, f"stamps of the {what}", stamps, STAMPS)
     _same_names(path, f"columns of the {what}", columns, schema.names)
     example = np.asarray(columns["example"])
-    arrays = [_column(path, field, columns[field.name], len(example)) for field in schema]
     order = np.argsort(example, kind="stable")
+    # Sorted before they are encoded: a dictionary has its texts in the order of appearance.
+    arrays = [_column(path, field, columns[field.name], order) for field in schema]
     if (np.diff(example[order]) == 0).any():
         twice = int(example[order][:-1][np.diff(example[order]) == 0][0])
         raise ValueError(f"{path}: example {twice} comes twice; expected one row per example")
-    table = pa.Table.from_arrays(arrays, schema=schema).take(pa.array(order))
+    table = pa.Table.from_arrays(arrays, schema=schema)
     metadata = {f"{PREFIX}{name}": str(stamps[name]) for name in STAMPS}
     write_table(path, table.replace_schema_metadata(metadata))
 
@@ -117,8 +118,8 @@ def _same_names(
         )
 
 
-def _column(path: Path, field: pa.Field, values: Value, rows: int) -> pa.Array:
-    values = np.asarray(values)
+def _column(path: Path, field: pa.Field, values: Value, order: NDArray[np.int64]) -> pa.Array:
+    values, rows = np.asarray(values), len(order)
     if field.name in CONSTANT and values.ndim == 0:
         values = np.full(rows, values)
     if values.shape != (rows,):
@@ -126,6 +127,7 @@ def _column(path: Path, field: pa.Field, values: Value, rows: int) -> pa.Array:
             f"{path}: column {field.name} has the shape {values.shape}, expected ({rows},), "
             f"one value per example"
         )
+    values = values[order]
     try:
         if pa.types.is_dictionary(field.type):
             texts = pa.array(values.tolist(), pa.string())
@@ -133,7 +135,7 @@ def _column(path: Path, field: pa.Field, values: Value, rows: int) -> pa.Array:
         else:
             # float32 columns round on purpose; whole numbers must fit.
             safe = not pa.types.is_floating(field.type)
-            found = pa.array(values).cast(field.type, safe=safe)
+            found = pa.array(values, from_pandas=field.nullable).cast(field.type, safe=safe)
     except (pa.ArrowException, OverflowError, TypeError) as error:
         raise ValueError(f"{path}: column {field.name} is {field.type}: {error}") from error
     if found.null_count and not field.nullable:

@@ -6,8 +6,9 @@ OUTCOMES = pa.schema(
     [
         pa.field("cell", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("attack", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("protocol", pa.dictionary(pa.int32(), pa.string()), nullable=False),
         pa.field("norm", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("epsilon", pa.float64(), nullable=False),
+        pa.field("epsilon", pa.float64()),
         pa.field("example", pa.int64(), nullable=False),
         pa.field("label", pa.int16(), nullable=False),
         pa.field("clean_prediction", pa.int16(), nullable=False),
@@ -16,11 +17,45 @@ OUTCOMES = pa.schema(
         pa.field("objective", pa.float32(), nullable=False),
         pa.field("forward", pa.int32(), nullable=False),
         pa.field("backward", pa.int32(), nullable=False),
+        pa.field("stage", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("claim", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("gain", pa.float32()),
+        pa.field("late_gain", pa.float32()),
     ]
 )
 """One row per (cell, attack, example). `attack` is the evaluation's name (`pgd_20-linf-0.2`),
+`protocol` the hash of how it was made, `epsilon` is null for a transformation of the image,
 `distance` is in the units of `epsilon`, `forward` and `backward` are the passes spent on the row's
-example."""
+example. `stage` is the part of an ensemble (AutoAttack) that broke the example, "" where none did;
+`claim` what a float32 pass at another batch size said of a claimed adversarial example (one of
+`CLAIMS`); `gain` how far the attack raised its objective, `late_gain` what of it came in the last
+quarter of its steps, null where the attack has no such steps."""
+
+CLAIMS = ("none", "confirmed", "not misclassified", "outside the set")
+"""What becomes of an attack's claim that an image is adversarial: it made none; or the claim was
+checked, and holds; or the model is right there after all; or the image is not allowed."""
+
+PROBES = pa.schema(
+    [
+        pa.field("cell", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("example", pa.int64(), nullable=False),
+        pa.field("label", pa.int16(), nullable=False),
+        pa.field("prediction", pa.int16(), nullable=False),
+        pa.field("loss", pa.float32(), nullable=False),
+        pa.field("gradient", pa.float32(), nullable=False),
+        pa.field("margin_gradient", pa.float32(), nullable=False),
+        pa.field("zero_share", pa.float32(), nullable=False),
+        pa.field("logit_change", pa.float32(), nullable=False),
+        pa.field("gradient_cosine", pa.float32(), nullable=False),
+        pa.field("probabilities", pa.bool_(), nullable=False),
+    ]
+)
+"""One row per (cell, example): what the last weights' gradients look like at the clean image.
+`loss` is the cross-entropy, `gradient` the l2 length of its input gradient and `zero_share` the
+share of that gradient's entries that are exactly 0; `margin_gradient` the length of the margin's
+gradient; `logit_change` the largest change of a logit, and `gradient_cosine` the cosine of the
+two gradients, when the same image is evaluated a second time; `probabilities` says that the
+outputs lie in [0, 1] and sum to 1."""
 
 CERTIFIED = pa.schema(
     [
