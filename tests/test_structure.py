@@ -11,9 +11,12 @@ PACKAGE = ROOT / "src/advtrain"
 FLOORS = (
     *("params", "provenance", "graph", "noise", "threat", "data", "models", "attacks", "bounds"),
     *("methods", "certificates", "training", "evaluation", "results", "published"),
-    *("reporting", "tracking", "cli"),
+    *("reporting", "tracking", "evaluate_command", "cli"),
 )
-WITHOUT_TORCH = ("params", "provenance", "graph", "results", "reporting", "tracking", "cli")
+WITHOUT_TORCH = (
+    *("params", "provenance", "graph", "results", "reporting", "tracking", "evaluate_command"),
+    "cli",
+)
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

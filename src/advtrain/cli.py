@@ -1,4 +1,4 @@
-"""The `advtrain` command: look at the workspace, and keep it in order. It trains nothing."""
+"""The `advtrain` command: look at the workspace, keep it in order, evaluate a model."""
 
 import argparse
 import contextlib
@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from advtrain import evaluate_command
+from advtrain.evaluate_command import EvaluateError, with_evaluations
 from advtrain.graph.costs import Rates, estimate
 from advtrain.graph.nodes import STAGES, DuplicateCellError, Graph, Node
 from advtrain.graph.records import byte_problems, read_manifest
@@ -36,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _use_code_of(root)
         params = read(root / "params.yaml")
         if getattr(arguments, "study", None):
-            params = _with_run(params, arguments.study)
+            params = _with_run(with_evaluations(root, params), arguments.study)
         code: int = arguments.function(root, params, arguments)
-    except (ParamsError, DuplicateCellError, CommandError) as error:
+    except (ParamsError, DuplicateCellError, CommandError, EvaluateError) as error:
         print(error, file=sys.stderr)
         return 2
     except BrokenPipeError:  # `advtrain status | head`
@@ -78,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "make every MLflow run again from the versioned history files",
         studies=False,
     )
+    command = add("evaluate", evaluate, "evaluate your own model by the same graph", studies=False)
+    evaluate_command.add_arguments(command)
     command = add("select", select, "write the studies to run into params.yaml", studies=False)
     command.add_argument("names", nargs="+", metavar="NAME")
     return parser
@@ -111,7 +115,9 @@ def _with_run(params: Params, names: Sequence[str]) -> Params:
 
 
 def _every_study(root: Path, params: Params) -> Graph:
-    return Graph(replace(params, run=tuple(params.studies)), root)
+    """Derive the graph of all studies, those of `advtrain evaluate` among them."""
+    params = with_evaluations(root, params)
+    return Graph(replace(params, run=tuple(params.studies)), root, names_only=True)
 
 
 def status(root: Path, params: Params, arguments: argparse.Namespace) -> int:
@@ -249,6 +255,16 @@ def _size(path: Path) -> int:
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):.1f} MiB"
+
+
+def evaluate(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Evaluate a model that was trained elsewhere; with `--dry-run`, print what would be done."""
+    name, made = evaluate_command.overlay(root, Path.cwd(), params, arguments)
+    params = evaluate_command.merged(root, params, made)
+    if arguments.dry_run:
+        print(evaluate_command.as_yaml(made))
+        return plan(root, params, arguments)
+    return evaluate_command.run(root, name, made, params, arguments.cores)
 
 
 def watch(root: Path, params: Params, arguments: argparse.Namespace) -> int:

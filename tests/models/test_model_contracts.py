@@ -3,6 +3,8 @@
 import inspect
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +13,12 @@ from torch import Tensor, nn
 from advtrain.params import signatures
 
 NAMES = signatures.modules("models")
-SMALL: dict[str, dict[str, int]] = {
+SMALL: dict[str, dict[str, Any]] = {
     "small_cnn": {},
     "preact_resnet": {"width": 4},
     "wide_resnet": {"depth": 10, "widen": 1},
     "resnet": {"depth": 18},
+    "external": {"file": str(Path(__file__).parent / "own_network.py")},
 }
 """Parameters that keep the tests fast."""
 

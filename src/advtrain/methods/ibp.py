@@ -1,6 +1,7 @@
 """IBP training: Gowal et al. 2019, "Scalable verified training ..." (ICCV)."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,8 @@ class Ibp(Method):
     Raises:
         ValueError: if the ramp would end after the training.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
 
     epsilon_factor: Positive = 1.1
     final_kappa: Share = 0.5

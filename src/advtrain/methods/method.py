@@ -88,6 +88,7 @@ class Method(ABC):
         input_gradient: whether `after_step` wants the gradient of the loss at `x_adv`, taken by
             the same backward pass as that of the weights.
         within_budget: whether `perturb` returns images of the threat set.
+        norms: of the budgets that the method can train at.
         views: how many augmentations of each example a minibatch holds.
         per_example: names of the values that the method learns for each training example, which
             are kept as a result; `example_values` returns them.
@@ -96,6 +97,7 @@ class Method(ABC):
     needs_threat: ClassVar[bool] = True
     input_gradient: ClassVar[bool] = False
     within_budget: ClassVar[bool] = True
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     views: ClassVar[int] = 1
     per_example: ClassVar[tuple[str, ...]] = ()
 

@@ -40,6 +40,7 @@ class Nfgsm(Method):
     """
 
     within_budget: ClassVar[bool] = False
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
 
     noise_scale: NonNegative = 2.0
     step_size: StepSize = "epsilon"
