@@ -16,7 +16,7 @@ from advtrain.results.certified import read_certified
 from advtrain.results.files import read_table
 from advtrain.results.outcomes import table_stamps
 from advtrain.training.checkpoint import load_weights
-from pipeline.evaluated import protocol
+from pipeline.evaluated import in_words
 from pipeline.job import Job, Progress
 from pipeline.plugins import build_model
 from pipeline.run import run
@@ -267,7 +267,7 @@ def test_more_examples_than_there_are(make_graph: MakeGraph) -> None:
 
 
 def evaluations(graph: Graph) -> list[Node]:
-    return [graph[NATURAL], graph.stage("attack")[0], graph.stage("certify")[0]]
+    return [graph[NATURAL], *(graph.stage(stage)[0] for stage in ("attack", "certify", "probe"))]
 
 
 def test_no_step_falls_back_to_the_cpu(
@@ -294,18 +294,20 @@ def test_the_device(monkeypatch: pytest.MonkeyPatch, wanted: str, there: bool, c
 
 
 def test_the_protocol_in_words() -> None:
-    params: dict[str, Any] = {
+    said: dict[str, Any] = {
         "certificate": {"module": "smoothing", "parameters": {"sigma": 0.25, "samples": 100}},
         "threat": {"norm": "l2", "epsilon": None},
         "weights": "last",
+        "mode": "eval",
+        "precision": "float32",
         "examples": 12,
+        "of": 20,
         "seed": 3,
     }
-    told = "last weights, eval mode, float32, 12 test examples, seed 3"
-    assert protocol(params, "certificate") == f"smoothing(sigma=0.25, samples=100), l2, {told}"
-    params["threat"] = {"norm": "linf", "epsilon": 8 / 255}
-    words = f"smoothing(sigma=0.25, samples=100), linf 0.0313725, {told}"
-    assert protocol(params, "certificate") == words
+    told = "last weights, eval mode, float32, the first 12 of 20 test examples, seed 3"
+    assert in_words(said) == f"smoothing(sigma=0.25, samples=100), l2, {told}"
+    said["threat"] = {"norm": "linf", "epsilon": 8 / 255}
+    assert in_words(said) == f"smoothing(sigma=0.25, samples=100), linf 0.0313725, {told}"
 
 
 def test_a_file_of_a_role(make_graph: MakeGraph) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from advtrain.attacks.attack import NO_PREDICTION, predictions
-from advtrain.attacks.objectives import cross_entropy, kl, margin
+from advtrain.attacks.objectives import cross_entropy, dlr, kl, margin, targeted_dlr
 
 LOGITS = torch.tensor([[2.0, 5.0, 1.0], [2.0, 5.0, 1.0], [0.0, 0.0, 0.0]])
 Y = torch.tensor([0, 1, 2])
@@ -16,6 +16,11 @@ Y = torch.tensor([0, 1, 2])
 logits_batches = hnp.arrays(
     "float32", st.tuples(st.integers(0, 5), st.just(4)), elements=st.floats(-50, 50, width=32)
 ).map(torch.from_numpy)
+
+# Differences that no quotient takes below the smallest float.
+spread_logits = hnp.arrays("int8", st.tuples(st.integers(0, 5), st.just(4))).map(
+    lambda levels: torch.from_numpy(levels).float() / 2
+)
 
 
 def random_logits(seed: int, scale: float = 10) -> torch.Tensor:
@@ -62,6 +67,78 @@ def test_margin_is_flat_beyond_kappa() -> None:
     slope = gradient(margin(logits, Y, kappa=1), logits)
     assert slope[0].tolist() == [0, 0, 0]
     assert slope[1].tolist() == [1, -1, 0]
+
+
+def test_dlr_by_hand() -> None:
+    """The margin over the gap between the first and the third logit."""
+    assert dlr(LOGITS, Y).tolist() == [0.75, -0.75, 0]
+    logits = torch.tensor([[7.0, 1.0, 5.0, 4.0]]).expand(3, 4)
+    values = targeted_dlr(logits, torch.tensor([0, 0, 2]), torch.tensor([2, 1, 0]))
+    assert values.tolist() == pytest.approx([-2 / 4.5, -6 / 4.5, 2 / 4.5])
+
+
+@settings(deadline=None)
+@given(logits=spread_logits)
+def test_dlr_is_positive_exactly_where_another_class_wins(logits: torch.Tensor) -> None:
+    y = torch.zeros(len(logits), dtype=torch.int64)
+    values = dlr(logits, y)
+    assert torch.equal(values > 0, predictions(logits) != y)
+    assert (values >= -1).all()
+
+
+@settings(deadline=None)
+@given(logits=spread_logits, seed=st.integers(0, 9))
+def test_targeted_dlr_is_positive_exactly_where_the_target_is_above(
+    logits: torch.Tensor, seed: int
+) -> None:
+    y = torch.zeros(len(logits), dtype=torch.int64)
+    target = torch.randint(1, 4, y.shape, generator=torch.Generator().manual_seed(seed))
+    above = logits.gather(1, target[:, None]).squeeze(1) > logits[:, 0]
+    assert torch.equal(targeted_dlr(logits, y, target) > 0, above)
+
+
+def test_dlr_depends_on_neither_shift_nor_scale() -> None:
+    """Why it works where a large scale saturates the cross-entropy."""
+    logits, y = random_logits(4), torch.arange(64) % 5
+    scaled, target = 100 * logits - 30, (y + 1) % 5
+    torch.testing.assert_close(dlr(scaled, y), dlr(logits, y))
+    torch.testing.assert_close(targeted_dlr(scaled, y, target), targeted_dlr(logits, y, target))
+
+
+def test_dlr_and_its_slopes_are_the_published_ones() -> None:
+    """Restated by sorting, as in the paper: z_(1) >= z_(2) >= ..."""
+    logits, y = random_logits(5).requires_grad_(), torch.arange(64) % 5
+    target, row = (y + 2) % 5, torch.arange(64)
+    ordered, classes = logits.sort(dim=1, descending=True)
+    best = torch.where(classes[:, 0] == y, ordered[:, 1], ordered[:, 0])
+    own = logits[row, y]
+    published = -(own - best) / (ordered[:, 0] - ordered[:, 2])
+    torch.testing.assert_close(dlr(logits, y), published)
+    torch.testing.assert_close(
+        gradient(dlr(logits, y), logits),
+        torch.autograd.grad(published.sum(), logits, retain_graph=True)[0],
+    )
+    spread = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
+    towards = -(own - logits[row, target]) / spread
+    found = targeted_dlr(logits, y, target)
+    torch.testing.assert_close(found, towards)
+    torch.testing.assert_close(gradient(found, logits), gradient(towards, logits))
+
+
+def test_equal_logits_have_a_finite_dlr() -> None:
+    logits, y = torch.zeros(2, 4), torch.tensor([0, 3])
+    assert dlr(logits, y).tolist() == [0, 0]
+    assert targeted_dlr(logits, y, 3 - y).tolist() == [0, 0]
+
+
+def test_too_few_classes_have_no_dlr() -> None:
+    logits, y = torch.zeros(2, 3), torch.tensor([0, 1])
+    message = "the targeted difference of logits ratio needs 4 classes or more, the model has 3"
+    with pytest.raises(ValueError, match=message):
+        targeted_dlr(logits, y, 1 - y)
+    message = "the difference of logits ratio needs 3 classes or more, the model has 2"
+    with pytest.raises(ValueError, match=message):
+        dlr(logits[:, :2], y)
 
 
 def test_kl_is_the_sum_over_classes_of_the_definition() -> None:

@@ -37,9 +37,9 @@ def flow(
     """Lower -min(margin, kappa) + tau * L_flow over the flow f (Xiao et al. 2018, eq. 2 to 4).
 
     "Spatially transformed adversarial examples": the pixel p of x_adv is x at p + f(p), bilinearly
-    (eq. 1), and L_flow, the sum over p and its four neighbours q of |f(p) - f(q)|, keeps the flow
-    smooth. Nothing but L_flow bounds the flow. Any iterate counts; an example that is misclassified
-    by kappa is dropped.
+    (eq. 1), the margin is max_{i != y} z_i - z_y, and L_flow, the sum over p and its four
+    neighbours q of |f(p) - f(q)|, keeps the flow smooth. Nothing but L_flow bounds the flow. Any
+    iterate counts; an example that is misclassified by kappa is dropped.
 
     Departs from the official description: untargeted, where the paper aims at a class; Adam in
     place of L-BFGS, whose line search would mix the examples of a batch; positions outside the
@@ -98,8 +98,11 @@ def flow(
             value, now = value.detach()[:count], (predictions(logits) != labels)[:count]
             before = wrong[rows]
             better = (now & ~before) | ((now == before) & (value > best.objective[rows]))
-            best.x_adv[rows[better]] = x_adv.detach()[:count][better]
-            best.objective[rows[better]] = value[better]
+            # `where`, not a mask as an index: the device would be waited for at every step.
+            best.x_adv[rows] = torch.where(
+                better.view(-1, 1, 1, 1), x_adv.detach()[:count], best.x_adv[rows]
+            )
+            best.objective[rows] = torch.where(better, value, best.objective[rows])
             wrong[rows] = before | now
             # Not ">=": a margin that is not a number decides, too.
             decided = wrong & ~(best.objective < kappa)
