@@ -41,7 +41,7 @@ def set_seconds(graph: Any, seconds: float) -> None:
 
 def test_status(make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]) -> None:
     finish_all(make_graph())
-    assert said(capsys, "status") == (0, "tiny: 22 fresh\n")
+    assert said(capsys, "status") == (0, "tiny: 27 fresh\n")
     changed = make_graph(lambda p: p["methods"]["trades"].update(beta=1.5))
     assert changed[TRADES].key
     code, text = said(capsys, "status")
@@ -164,7 +164,7 @@ def test_from_a_folder_below(
     graph = make_graph()
     finish_all(graph)
     monkeypatch.chdir(graph.root / "results")
-    assert said(capsys, "status") == (0, "tiny: 22 fresh\n")
+    assert said(capsys, "status") == (0, "tiny: 27 fresh\n")
     assert Path(os.getcwd()).name == "results"
 
 
@@ -181,7 +181,7 @@ def test_certificates_are_a_stage_like_the_others(
     manifests = {node.id: finish(node) for node in graph}
     node = graph["certify:tiny/trades-linf-0.1-s0/ibp-linf-0.1"]
     Store.of(graph.root).put(graph.root, manifests[node.id])
-    assert said(capsys, "status") == (0, "tiny: 24 fresh\n")
+    assert said(capsys, "status") == (0, "tiny: 29 fresh\n")
     rows = graph.root / node.outputs[0]
     rows.write_text("x" * rows.stat().st_size)
     assert f"{node.outputs[0]} has other bytes" in said(capsys, "verify")[1]
