@@ -94,8 +94,8 @@ def test_an_ensemble_shows_a_stage_only_what_is_left(
     assert torch.equal(found.x_adv[~clean], x[~clean])
     assert torch.equal(found.x_adv[fooled], first.x_adv[fooled])
     assert found.forwards[~clean].unique().tolist() == [1]
-    assert found.forwards[fooled].unique().tolist() == [1 + 2]
-    assert found.forwards[robust].unique().tolist() == [1 + 2 + 4]
+    assert found.forwards[fooled].unique().tolist() == [1 + 2 + 1]
+    assert found.forwards[robust].unique().tolist() == [1 + 2 + 1 + 4 + 1]
     second = strong(trained, x, y, threat, both.noise(noise, "strong"))
     won = robust & (predictions(trained(second.x_adv)) != y)
     assert torch.equal(found.x_adv[won], second.x_adv[won])

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from advtrain.attacks.apgd import apgd
-from advtrain.attacks.attack import Attacked
+from advtrain.attacks.attack import Attacked, check_norm
 from advtrain.attacks.ensemble import Ensemble
 from advtrain.attacks.fab import fab
 from advtrain.attacks.square import square
@@ -52,8 +52,9 @@ def autoattack(
         standard version with ten classes.
 
     Raises:
-        ValueError: for too few classes, which the DLR losses do not know.
+        ValueError: for another norm, or too few classes, which the DLR losses do not know.
     """
+    check_norm("autoattack", threat, NORMS)
     return ensemble(threat, version=version)(model, x, y, threat, noise)
 
 

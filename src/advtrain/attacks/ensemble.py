@@ -42,7 +42,8 @@ class Ensemble:
         Returns:
             For each example what the stage that fooled it found; where none did, what the first
             stage found; for a misclassified image, itself and its cross-entropy. The passes are
-            those of all stages that the example met, and one forward pass for the clean image.
+            those of all stages that the example met, and a forward pass to judge the clean image
+            and each stage's result.
         """
         with crafting(model):
             with torch.no_grad():
@@ -63,7 +64,7 @@ class Ensemble:
                 better = fooled if place else torch.ones_like(fooled)
                 best.x_adv[rows[better]] = found.x_adv[better]
                 best.objective[rows[better]] = found.objective[better]
-                best.forwards[rows] += found.forwards
+                best.forwards[rows] += found.forwards + 1
                 best.backwards[rows] += found.backwards
                 right[rows] = ~fooled
         return best

@@ -359,7 +359,7 @@ class _Reader:
             f"{place}.attacks", values.get("attacks"), sections["attacks"], "attack"
         )
         by_attack = self.weights(f"{place}.weights", values.get("weights"), attacks)
-        weights = tuple(w for w in WEIGHTS if any(w in found for found in by_attack.values()))
+        weights = tuple(dict.fromkeys(one for found in by_attack.values() for one in found))
         if values.get("certificates") and weights and "last" not in weights:
             self.problem(
                 f"{place}.weights",
@@ -565,7 +565,7 @@ class _Reader:
             self.problem(place, f": expected a list of last, best, got {given!r}")
             return ()
         self.unique(place, given)
-        return tuple(one for one in WEIGHTS if one in given)
+        return tuple(given)
 
     def examples(self, place: str, given: Any, attacks: tuple[str, ...]) -> dict[str, int | None]:
         """Read `attack_examples: 500`, or `attack_examples: {default: 500, autoattack: 100}`."""

@@ -54,6 +54,12 @@ class Parameter:
         return words + (" or null" if self.optional else "")
 
 
+@functools.cache
+def _parsed(path: Path, modified: int) -> ast.Module:
+    """Read a source file, once for each time that it was written."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
 def camel_case(module: str) -> str:
     """Return the class name that a module's file name promises (`pgd_at` -> `PgdAt`)."""
     return "".join(word.capitalize() for word in module.split("_"))
@@ -125,7 +131,7 @@ def _definition(
     kind: str, module: str, function: str | None = None
 ) -> ast.FunctionDef | ast.ClassDef | None:
     path = PACKAGE / kind / f"{module}.py"
-    for item in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    for item in _parsed(path, path.stat().st_mtime_ns).body:
         if isinstance(item, ast.FunctionDef) and item.name == (function or module):
             return item
         if isinstance(item, ast.ClassDef) and kind == "methods" and item.name == camel_case(module):
@@ -146,7 +152,7 @@ def _is_state(item: ast.AnnAssign) -> bool:
 def _named_choices(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the `Name = Literal[...]` that a file defines, or imports from the package."""
     found: dict[str, tuple[str, ...]] = {}
-    for item in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    for item in _parsed(path, path.stat().st_mtime_ns).body:
         if isinstance(item, ast.ImportFrom) and (item.module or "").startswith("advtrain."):
             other = PACKAGE.joinpath(*(item.module or "").split(".")[1:]).with_suffix(".py")
             if other.is_file() and other != path:
@@ -334,7 +340,7 @@ def norms(kind: str, module: str) -> tuple[str, ...]:
     if kind == "methods":
         return tuple(_class_value(module, "norms", DEFAULT_NORMS))
     path = PACKAGE / kind / f"{module}.py"
-    for item in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    for item in _parsed(path, path.stat().st_mtime_ns).body:
         if isinstance(item, ast.Assign) and "NORMS" in map(ast.unparse, item.targets):
             return tuple(ast.literal_eval(item.value))
     return DEFAULT_NORMS
