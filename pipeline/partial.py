@@ -52,6 +52,7 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
     folder = graph.root / FOLDER / name
     failures: list[dict[str, str]] = []
     records: list[CellRecord] = []
+    prepared = graph.root / data.folder
     for cell, evaluations in node.params["cells"].items():
         train = graph[f"train:{name}/{cell}"]
         asked = {
@@ -82,15 +83,15 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
                 _check(one)
             names = {stage: [one.params["evaluation"] for one in done[stage]] for stage in done}
             record = read_cell(graph.root, name, cell, *names.values())
-            collect(name, [record])
+            collect(name, [record], prepared=prepared)
         except (ValueError, OSError) as error:
             cause = str(error)
             failures.append({"cell": cell, "stage": "collect", "state": "failed", "cause": cause})
         else:
             records.append(record)
-    info = study_info(tables.params, graph.root / data.folder, failures)
+    info = study_info(tables.params, prepared, failures)
     if records:
-        write_collected(collect(name, records), folder / "collect")
+        write_collected(collect(name, records, prepared=prepared), folder / "collect")
         write_figures(folder / "collect", info, folder / "figures")
     return StudyReport(info=info, collected=folder / "collect", figures=folder / "figures")
 

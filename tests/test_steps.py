@@ -120,6 +120,27 @@ def test_extra_data_that_nobody_labels(make_graph: MakeGraph) -> None:
         train_step.extra_data(job(graph[NATURAL]), CPU)
 
 
+def test_kept_images_are_collected_beside_the_clean_ones(make_graph: MakeGraph) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["datasets"]["digits"] |= {"train_examples": 100, "test_examples": 20}
+        params["recipes"]["short"]["epochs"] = 1
+        kept = {"methods": ["natural"], "keep_adversarial": {"fgsm": "float16"}}
+        params["studies"]["tiny"] |= {**kept, "attacks": ["fgsm"], "epsilons": [0.25]}
+
+    graph = make_graph(change)
+    make(graph["collect:tiny"])
+    rows = read_table(graph.root / "results/collect/tiny/adversarial.parquet").to_pylist()
+    test = load_split(graph.root / "data/prepared/digits", "test")
+    assert {(row["cell"], row["attack"]) for row in rows} == {("natural-s0", "fgsm-linf-0.25")}
+    for row in rows:
+        (place,) = (test.example == row["example"]).nonzero()[0].tolist()
+        clean = torch.frombuffer(bytearray(row["clean"]), dtype=torch.float32)
+        assert clean.equal(test.images[place].flatten().float() / 255)
+        x_adv = torch.frombuffer(bytearray(row["x_adv"]), dtype=torch.float32)
+        assert 0.2 < (x_adv - clean).abs().max() <= 0.25
+        assert row["label"] == row["clean_prediction"] == test.labels[place]
+
+
 def test_labels_that_the_data_came_with_are_learnt(make_graph: MakeGraph) -> None:
     graph = make_graph(small)
     make(graph["prepare:digits"])

@@ -23,4 +23,5 @@ def run(job: Job) -> None:
         )
         for cell, evaluations in job.params["cells"].items()
     ]
-    write_collected(collect(job.study, records), job.output_folder())
+    collected = collect(job.study, records, prepared=job.input_folder("prepare"))
+    write_collected(collected, job.output_folder())

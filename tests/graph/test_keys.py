@@ -219,6 +219,8 @@ def test_what_a_method_learns_of_each_example_is_a_result(make_graph: MakeGraph)
 def test_the_tables_of_rows_are_those_that_are_collected(make_graph: MakeGraph) -> None:
     node = make_graph()["collect:tiny"]
     assert node.outputs == tuple(f"{node.folder}/{name}.parquet" for name in TABLES)
+    # Beside the attacked images that were kept stand the clean ones.
+    assert "prepare:digits" in {one.id for one in node.inputs}
 
 
 def test_two_entries_for_one_cell_are_refused(make_graph: MakeGraph) -> None:

@@ -39,6 +39,22 @@ def rich_folder(rich: Collected, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def pictured(tmp_path_factory: pytest.TempPathFactory) -> Collected:
+    """The study with the images that PGD made."""
+    root = tmp_path_factory.mktemp("pictured")
+    synthetic.write_pictured_tree(root)
+    records = synthetic.read_records(root)
+    return collect(synthetic.STUDY, records, prepared=synthetic.prepared(root))
+
+
+@pytest.fixture(scope="session")
+def pictured_folder(pictured: Collected, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("pictured_collected")
+    write_collected(pictured, found)
+    return found
+
+
+@pytest.fixture(scope="session")
 def grouped(collected: Collected) -> list[Unit]:
     return units(measure(collected), check_info(synthetic.study_info()))
 
@@ -47,4 +63,11 @@ def grouped(collected: Collected) -> list[Unit]:
 def drawn(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("figures")
     write_figures(folder, synthetic.study_info(), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def pictured_drawn(pictured_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("pictured_figures")
+    write_figures(pictured_folder, synthetic.study_info(), out)
     return out

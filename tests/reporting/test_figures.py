@@ -1,17 +1,24 @@
+import base64
+import io
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import imread
 
-from advtrain.reporting.figures import write_figures
-from advtrain.reporting.panels import COLOURS, INK, NATURAL, PAPER
+from advtrain.reporting.captions import select
+from advtrain.reporting.figures import _adversarial_examples, write_figures
+from advtrain.reporting.panels import COLOURS, INK, NATURAL, PAPER, canvas, picture
+from advtrain.reporting.study import check_info
 from advtrain.reporting.svg import inline_svg
-from advtrain.results.collect import collect, write_collected
+from advtrain.results.collect import Collected, collect, write_collected
 from tests.results import synthetic
 
-NAMES = ("accuracy_epsilon", "training_curves", "trade_off")
+NAMES = ("accuracy_epsilon", "training_curves", "trade_off", "adversarial_examples")
 
 
 def test_every_figure_is_drawn_in_every_format(drawn: Path) -> None:
@@ -25,7 +32,7 @@ def test_every_figure_is_drawn_in_every_format(drawn: Path) -> None:
 
 
 def test_the_same_rows_give_the_same_bytes_in_another_process(
-    drawn: Path, folder: Path, tmp_path: Path
+    pictured_drawn: Path, pictured_folder: Path, tmp_path: Path
 ) -> None:
     script = (
         "import json, sys; from pathlib import Path\n"
@@ -33,7 +40,7 @@ def test_the_same_rows_give_the_same_bytes_in_another_process(
         "from tests.results.synthetic import study_info\n"
         "write_figures(Path(sys.argv[1]), study_info(), Path(sys.argv[2]))"
     )
-    command = [sys.executable, "-c", script, str(folder), str(tmp_path)]
+    command = [sys.executable, "-c", script, str(pictured_folder), str(tmp_path)]
     paths = [path for path in sys.path if path]
     environment = {
         "PYTHONHASHSEED": "7",
@@ -41,16 +48,66 @@ def test_the_same_rows_give_the_same_bytes_in_another_process(
         "HOME": str(tmp_path.parent),
     }
     subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[2])
-    for path in drawn.iterdir():
+    for path in pictured_drawn.iterdir():
         assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
 
 
 def test_a_study_without_numbers_has_its_files_too(tmp_path: Path) -> None:
     write_collected(collect("fake", []), tmp_path / "collected")
     written = write_figures(tmp_path / "collected", synthetic.study_info(), tmp_path / "figures")
-    assert len(written) == 9
+    assert len(written) == 12
     text = (tmp_path / "figures" / "accuracy_epsilon.svg").read_text()
     assert "No cell of this study has been attacked by pgd_20." in text
+
+
+def test_each_example_of_a_method_is_three_images(pictured_drawn: Path) -> None:
+    drawing = ElementTree.parse(pictured_drawn / "adversarial_examples.svg")
+    images = list(drawing.iter("{http://www.w3.org/2000/svg}image"))
+    assert len(images) == 3 * 4 * 3
+    sources = [image.get("{http://www.w3.org/1999/xlink}href") or "" for image in images]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    # Of the 12 triples the clean image is the same in each row, the attacked one is another.
+    assert sources[0] == sources[12] == sources[24]
+    assert sources[0] != sources[1]
+    words = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count("✗ fooled") == 4 + 1 + 2
+    assert words.count("✓ right") == 0 + 2 + 2
+    assert words.count("✗ wrong before") == 1
+    assert "circle → cross" in words
+    assert "test example 1019" in words
+
+
+def test_a_difference_is_magnified_about_grey(pictured_drawn: Path) -> None:
+    drawing = ElementTree.parse(pictured_drawn / "adversarial_examples.svg")
+    images = list(drawing.iter("{http://www.w3.org/2000/svg}image"))
+    source = images[2].get("{http://www.w3.org/1999/xlink}href") or ""
+    shown = imread(io.BytesIO(base64.b64decode(source.partition(",")[2])))[..., :3]
+    # Lowered and raised in turns by the whole budget, where the pixel allows it.
+    change = synthetic.attacked(0, 0.2) - synthetic.pixels(0) / 255
+    assert np.abs(shown - (0.5 + 2.5 * change[0])[..., None]).max() < 0.01
+    assert shown[0, 1].tolist() == [1, 1, 1]
+    assert shown[0, 0].tolist() == pytest.approx([0.5] * 3, abs=0.01)  # black stays black
+
+
+def test_three_channels_are_colours_and_one_is_grey() -> None:
+    figure, paper = canvas(2, 1)
+    grey = np.full((1, 2, 2), 0.6, dtype=np.float32)
+    red = np.zeros((3, 2, 2), dtype=np.float32)
+    red[0] = 1
+    picture(paper, grey, (0, 0), 1)
+    picture(paper, red, (1, 0), 1)
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    pixels = np.asarray(drawn.buffer_rgba())
+    high, wide = pixels.shape[:2]
+    assert pixels[high // 2, wide // 4, :3].tolist() == [153] * 3
+    assert pixels[high // 2, 3 * wide // 4, :3].tolist() == [255, 0, 0]
+
+
+def test_a_study_without_images_has_none_to_draw(collected: Collected) -> None:
+    shown = select(collected, check_info(synthetic.study_info()))
+    with pytest.raises(ValueError, match="no attacked images were kept; draw the caption instead"):
+        _adversarial_examples(shown)
 
 
 def luminance(colour: str) -> float:

@@ -126,6 +126,21 @@ def test_figures_have_their_words(page: Page) -> None:
     ]
 
 
+def test_attacked_images_are_part_of_the_page(
+    pictured_folder: Path, pictured_drawn: Path, tmp_path: Path
+) -> None:
+    page = Page(write(pictured_folder, pictured_drawn, tmp_path / "index.html"))
+    assert len(page.all("svg")) == 4
+    sources = [image["xlink:href"] or "" for image in page.all("image")]
+    assert len(sources) == 3 * 4 * 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    policy = next(a for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "img-src data:" in (policy["content"] or "")
+    said = " ".join(page.said().split())
+    assert "Figure 4." in said
+    assert "Test images under pgd_20" in said
+
+
 def test_the_page_is_in_a_language_for_any_screen_and_either_scheme(text: str, page: Page) -> None:
     assert page.all("html") == [{"lang": "en"}]
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(

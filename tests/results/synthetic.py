@@ -5,7 +5,7 @@ tables below say. The CW attack errs on one fewer of them and on example 19, so 
 is one example worse than PGD.
 
 `write_rich_tree` adds the weights of the best epoch, certificates and gradients of one method at
-one budget.
+one budget; `write_pictured_tree` adds the test images, and what PGD made of them.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from safetensors.numpy import save_file
 
 from advtrain.results.certified import write_certified
 from advtrain.results.collect import CellRecord, read_cell
@@ -82,6 +84,11 @@ WRONG_BEST = {"fgsm": (1, 3), "pgd_20": (2, 4), "cw_20": (2, 4)}
 VERIFIED = (range(12, 19), range(13, 19))
 CERTIFICATES = ("ibp-linf-0.1", "smoothing_025-l2")
 PROBE = "gradients"
+
+NAMES = ("circle", "cross", "dot", "line")
+SHAPE = (1, 3, 3)
+# The places of the examples in the test split, which is in another order than the rows.
+SPLIT = np.array([0, 19, 8, 11, *range(1, 8), 9, 10, *range(12, 19)])
 
 
 def digest(text: str) -> str:
@@ -165,6 +172,67 @@ def read_rich_records(root: Path, study: str = STUDY) -> list[CellRecord]:
             certificates, probes = CERTIFICATES, (PROBE,)
         records.append(read_cell(root, study, cell, names, certificates, probes))
     return records
+
+
+def write_pictured_tree(root: Path, study: str = STUDY) -> None:
+    """Write the whole study, with the test split and the images of every evaluation by PGD."""
+    write_tree(root, study)
+    write_test_split(root)
+    for cell, method, epsilon, _ in cells():
+        for name in evaluations(method, epsilon):
+            if name.startswith("pgd_20"):
+                keep_images(root, study, cell, name)
+
+
+def prepared(root: Path) -> Path:
+    return root / "data/prepared/blobs"
+
+
+def pixels(place: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Return the uint8 image of an example."""
+    return (7 * place + 11 * np.arange(np.prod(shape))).astype(np.uint8).reshape(shape)
+
+
+def attacked(place: int, epsilon: float, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    """Return an image that was raised and lowered by epsilon in turns."""
+    sign = np.where(np.arange(np.prod(shape)).reshape(shape) % 2, 1, -1)
+    return np.clip(pixels(place, shape) / np.float32(255) + sign * epsilon, 0, 1)
+
+
+def write_test_split(root: Path, shape: tuple[int, ...] = SHAPE) -> None:
+    """Write the test images, and what is said of them."""
+    images = [pixels(place, shape).tobytes() for place in SPLIT.tolist()]
+    columns = {
+        "example": pa.array(SPLIT + 1000, pa.int64()),
+        "label": pa.array(SPLIT % CLASSES, pa.int16()),
+        "image": pa.array(images, pa.binary(len(images[0]))),
+    }
+    batch = pa.RecordBatch.from_pydict(columns)
+    path = prepared(root) / "test.arrow"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    write_json(path.with_name("dataset.json"), {"classes": NAMES, "sha256": sha256})
+
+
+def keep_images(
+    root: Path,
+    study: str,
+    cell: str,
+    name: str,
+    kind: str = "float32",
+    shape: tuple[int, ...] = SHAPE,
+) -> None:
+    """Put the attacked images beside the rows of an evaluation that was written."""
+    folder = root / "results" / "attack" / study / cell / name
+    epsilon = float(name.removesuffix("-best").split("-")[2])
+    images = np.stack([attacked(place, epsilon, shape) for place in SPLIT.tolist()])
+    stored = {"x_adv": images.astype(kind), "example": SPLIT + 1000}
+    save_file(stored, folder / "adversarial.safetensors")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["params"]["adversarial"] = kind
+    write_json(folder / "manifest.json", manifest)
 
 
 def write_training(

@@ -102,7 +102,7 @@ def test_the_order_of_the_cells_does_not_matter(
     second = write_collected(collect(STUDY, backwards), tmp_path / "b")
     assert [path.name for path in first] == [
         *("outcomes.parquet", "cells.parquet", "histories.parquet", "costs.parquet"),
-        *("certified.parquet", "probes.parquet"),
+        *("certified.parquet", "probes.parquet", "adversarial.parquet"),
     ]
     for ours, theirs in zip(first, second, strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
@@ -121,7 +121,7 @@ def test_what_was_written_is_read(tmp_path: Path, collected: Collected) -> None:
 def test_a_study_without_cells_has_empty_tables() -> None:
     found = collect(STUDY, [])
     assert (found.outcomes.num_rows, found.cells.num_rows, found.costs.num_rows) == (0, 0, 0)
-    assert found.certified.num_rows == 0
+    assert (found.certified.num_rows, found.adversarial.num_rows) == (0, 0)
 
 
 def test_both_weights_of_a_cell_stand_beside_one_another(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ TABLES = (
     *("results", "costs", "curve", "selection", "methods", "certified"),
     *("comparisons", "overlap", "transformed", "audits"),
 )
-FIGURES = ("accuracy_epsilon", "training_curves", "trade_off")
-COLLECTED = ("outcomes", "cells", "histories", "costs", "certified", "probes")
+FIGURES = ("accuracy_epsilon", "training_curves", "trade_off", "adversarial_examples")
+COLLECTED = ("outcomes", "cells", "histories", "costs", "certified", "probes", "adversarial")
 TABLE_FORMATS = ("md", "csv", "tex", "parquet")
 FIGURE_FORMATS = ("svg", "pdf", "png")
 TEMPLATES = "src/advtrain/reporting/templates"
@@ -289,6 +289,7 @@ class Graph:
             outputs=tuple(f"results/collect/{study.name}/{one}.parquet" for one in COLLECTED),
             volatile=(f"results/collect/{study.name}/costs.parquet",),
             inputs=(
+                data,
                 *cells,
                 *(
                     one

@@ -6,6 +6,7 @@ from typing import Any
 
 from advtrain.reporting import wording
 from advtrain.reporting.curve import CurvePoint, curve_points
+from advtrain.reporting.examples import Gallery, gallery
 from advtrain.reporting.measure import Unit, measure, units
 from advtrain.reporting.results import ResultRow, result_rows
 from advtrain.reporting.study import StudyInfo
@@ -40,12 +41,14 @@ class Shown:
         courses: the trainings of each unit that recorded their validation.
         rows: results at the training budget, and natural training's at each budget.
         several_weights: the study has results for other weights too, which are not drawn.
+        gallery: attacked images; None if none were kept.
     """
 
     curves: tuple[tuple[Unit, tuple[CurvePoint, ...]], ...]
     courses: tuple[tuple[Unit, tuple[Course, ...]], ...]
     rows: tuple[ResultRow, ...]
     several_weights: bool
+    gallery: Gallery | None
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,18 @@ def select(collected: Collected, info: StudyInfo) -> Shown:
         courses=_courses(collected, grouped),
         rows=_own_budget(result_rows(grouped, info)),
         several_weights=any(len(unit.weights) > 1 for unit in grouped),
+        gallery=gallery(collected, grouped, info),
     )
 
 
 def captions(shown: Shown, info: StudyInfo) -> tuple[Caption, ...]:
-    """Write the captions of `accuracy_epsilon`, `training_curves` and `trade_off`."""
-    return (_accuracy_epsilon(shown, info), _training_curves(shown), _trade_off(shown))
+    """Write the captions of the figures, in the order of the page."""
+    return (
+        _accuracy_epsilon(shown, info),
+        _training_curves(shown),
+        _trade_off(shown),
+        _adversarial_examples(shown),
+    )
 
 
 def unit_text(unit: Unit) -> str:
@@ -155,6 +164,38 @@ def _trade_off(shown: Shown) -> Caption:
         "budget of the panel. Models are trained at that budget, or without one (grey). Means over "
         "seeds, bars are 95 % Wilson intervals; up and to the right is better." + _weights(shown),
         f"Scatter charts, one per budget. {' '.join(described)}",
+        empty=False,
+    )
+
+
+def _adversarial_examples(shown: Shown) -> Caption:
+    found = shown.gallery
+    if found is None:
+        text = "This study keeps no attacked images of the last weights (keep_adversarial)."
+        return Caption("adversarial_examples", text, text, empty=True)
+    budget = "" if found.budget is None else f", trained at ε = {wording.budget(found.budget)}"
+    some = f" Shown are the study's first {len(found.rows)} methods of {found.methods}."
+    pixels = f" Of each image, one pixel in {found.stride} is drawn in each direction."
+    described = [
+        f"{unit_text(unit)}: "
+        + ", ".join(f"{one.label} → {one.said} ({one.verdict})" for one in row)
+        + "."
+        for unit, row in found.rows
+    ]
+    return Caption(
+        "adversarial_examples",
+        f"Test images under {found.attack_text}, one row per method{budget}"
+        f"{' or without a budget' if budget else ''}: the image, the attacked image, and "
+        f"their difference, times {found.magnification:.3g}, on a scale that is symmetric about "
+        f"grey (no change). Below, the label → what the model says of the attacked image. A blue "
+        f"frame and ✓: still right; a thick orange frame and ✗: fooled; a dotted grey frame: wrong "
+        f"without the attack already. The images are the first of the test split that most cells "
+        f"of the study classify right without an attack; what the attack does to them played no "
+        f"part in the choice. Shown is each method's lowest seed."
+        + _weights(shown)
+        + (some if found.methods > len(found.rows) else "")
+        + (pixels if found.stride > 1 else ""),
+        f"Rows of small images under {found.attack_text}. {' '.join(described)}",
         empty=False,
     )
 

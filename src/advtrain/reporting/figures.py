@@ -11,10 +11,13 @@ from advtrain.reporting.captions import Shown, captions, select, unit_text
 from advtrain.reporting.panels import (
     COLOURS,
     INK,
+    NATURAL,
     PAPER,
+    canvas,
     legend,
     look,
     panels,
+    picture,
     rendered,
     share_axis,
     style,
@@ -29,6 +32,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Width and dashes say the same as the colours.
+VERDICTS: dict[str, dict[str, Any]] = {
+    "right": {"edgecolor": COLOURS[0], "linewidth": 1.0},
+    "fooled": {"edgecolor": COLOURS[1], "linewidth": 2.4},
+    "wrong before": {"edgecolor": NATURAL, "linewidth": 1.6, "linestyle": (0, (1, 1))},
+}
+MARKS = {"right": "✓", "fooled": "✗", "wrong before": "✗"}
+
 
 def write_figures(collected_folder: Path, study_info: Mapping[str, Any], out: Path) -> list[Path]:
     """Draw a study's figures, each as SVG, PDF and PNG.
@@ -36,8 +47,8 @@ def write_figures(collected_folder: Path, study_info: Mapping[str, Any], out: Pa
     Args:
         collected_folder: the study's collected rows.
         study_info: the study in words, as in `study.StudyInfo`.
-        out: the folder that gets `accuracy_epsilon.*`, `training_curves.*` and `trade_off.*`. One
-            that has nothing to show is written too, and says so.
+        out: the folder that gets `accuracy_epsilon.*`, `training_curves.*`, `trade_off.*` and
+            `adversarial_examples.*`. One that has nothing to show is written too, and says so.
 
     Returns:
         The files.
@@ -48,6 +59,7 @@ def write_figures(collected_folder: Path, study_info: Mapping[str, Any], out: Pa
         "accuracy_epsilon": lambda: _accuracy_epsilon(shown, info),
         "training_curves": lambda: _training_curves(shown),
         "trade_off": lambda: _trade_off(shown, info),
+        "adversarial_examples": lambda: _adversarial_examples(shown),
     }
     written = []
     with style():
@@ -155,6 +167,45 @@ def _trade_off(shown: Shown, info: StudyInfo) -> "Figure":
         share_axis(panel, "y", "worst-case accuracy")
     legend(figure, drawn)
     return figure
+
+
+def _adversarial_examples(shown: Shown) -> "Figure":
+    found = shown.gallery
+    if found is None:
+        raise ValueError("no attacked images were kept; draw the caption instead")
+    names = [unit_text(unit).replace(", ", "\n") for unit, _ in found.rows]
+    count = len(found.rows[0][1])
+    # In inches: the names of the methods, then three images for each example.
+    margin = 0.2 + 0.078 * max(len(line) for name in names for line in name.split("\n"))
+    between, apart, head, foot = 0.07, 0.2, 0.42, 0.42
+    size = min(0.62, ((8.1 - margin) / count - apart - 2 * between) / 3)
+    step = 3 * size + 2 * between + apart
+    figure, paper = canvas(margin + count * step, head + len(names) * (size + foot))
+    for place, one in enumerate(found.rows[0][1]):
+        left = margin + place * step
+        paper.text(left, 0.18, f"test example {one.example}", fontsize=7.5)
+        for column, title in enumerate(("image", "attacked", "difference")):
+            middle = left + column * (size + between) + size / 2
+            paper.text(middle, head - 0.06, title, fontsize=7, ha="center")
+    for line, (name, (_, row)) in enumerate(zip(names, found.rows, strict=True)):
+        top = head + line * (size + foot)
+        paper.text(0.08, top + size / 2, name, fontsize=8.5, va="center", linespacing=1.4)
+        for place, one in enumerate(row):
+            left = margin + place * step
+            change = 0.5 + found.magnification * (one.x_adv - one.clean)
+            for column, image in enumerate((one.clean, one.x_adv, change)):
+                corner = (left + column * (size + between), top)
+                seen = image[:, :: found.stride, :: found.stride]
+                picture(paper, seen, corner, size, VERDICTS[one.verdict] if column == 1 else None)
+            words = f"{_short(one.label)} → {_short(one.said)}"
+            paper.text(left, top + size + 0.15, words, fontsize=7.5)
+            verdict = f"{MARKS[one.verdict]} {one.verdict}"
+            paper.text(left, top + size + 0.28, verdict, fontsize=7.5)
+    return figure
+
+
+def _short(name: str, most: int = 12) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _bars(estimates: list[Estimate]) -> list[list[float]]:

@@ -19,7 +19,7 @@ from advtrain.reporting.svg import inline_svg
 from advtrain.reporting.tables import sheets
 from advtrain.results.collect import Collected, read_collected
 from advtrain.results.files import write_bytes
-from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
+from advtrain.results.schema import ADVERSARIAL, CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
 
 TEMPLATES = Path(__file__).parent / "templates"
 FOLDED = {
@@ -210,4 +210,5 @@ def _empty() -> Collected:
         costs=COSTS.empty_table(),
         certified=CERTIFIED.empty_table(),
         probes=PROBES.empty_table(),
+        adversarial=ADVERSARIAL.empty_table(),
     )

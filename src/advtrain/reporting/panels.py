@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from advtrain.reporting.measure import Unit
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ STYLE: dict[str, Any] = {
     "grid.alpha": 0.35,
     "grid.color": NATURAL,
     "grid.linewidth": 0.5,
+    "image.composite_image": False,
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "lines.linewidth": 1.5,
@@ -137,6 +141,53 @@ def look(unit: Unit, methods: Sequence[str]) -> dict[str, Any]:
         "marker": MARKERS[place % len(MARKERS)],
         "linestyle": DASHES[place % len(DASHES)],
     }
+
+
+def canvas(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """Make a figure whose coordinates are inches, from its upper left corner."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    paper = figure.add_axes((0, 0, 1, 1))
+    paper.set_axis_off()
+    paper.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    return figure, paper
+
+
+def picture(
+    paper: "Axes",
+    image: NDArray[np.float32],
+    corner: tuple[float, float],
+    size: float,
+    frame: dict[str, Any] | None = None,
+) -> None:
+    """Place an image on a canvas, pixel by pixel.
+
+    Args:
+        paper: the canvas.
+        image: (C, H, W) in [0, 1]; three channels are red, green and blue, others are drawn grey.
+        corner: its upper left one, in inches.
+        size: of its longer side, in inches.
+        frame: the line around it.
+    """
+    from matplotlib.patches import Rectangle
+
+    high, wide = (size * side / max(image.shape[1:]) for side in image.shape[1:])
+    left, top = corner
+    colours = len(image) == 3
+    paper.imshow(
+        np.clip(image.transpose(1, 2, 0) if colours else image.mean(0), 0, 1),
+        extent=(left, left + wide, top + high, top),
+        aspect="auto",
+        interpolation="none",
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+    )
+    line = frame or {"edgecolor": NATURAL, "linewidth": 0.4}
+    out = line["linewidth"] / 2 / 72  # of half the line, so that it covers no pixel
+    around = (left - out, top - out), wide + 2 * out, high + 2 * out
+    paper.add_patch(Rectangle(*around, fill=False, joinstyle="miter", **line))
 
 
 def words_only(text: str) -> "Figure":

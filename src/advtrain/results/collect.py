@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from advtrain.results.adversarial import FILE, Kept, adversarial_rows
 from advtrain.results.certified import read_certified
 from advtrain.results.files import DamagedFileError, read_table, write_table
 from advtrain.results.history import Row, history_table, read_history
 from advtrain.results.names import parse_cell
 from advtrain.results.outcomes import read_outcomes, table_stamps
 from advtrain.results.probes import read_probes
-from advtrain.results.schema import CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
+from advtrain.results.schema import ADVERSARIAL, CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
 
 AGREE = ("label", "clean_prediction")
-TABLES = ("outcomes", "cells", "histories", "costs", "certified", "probes")
+TABLES = ("outcomes", "cells", "histories", "costs", "certified", "probes", "adversarial")
 
 
 class MixedStampsError(ValueError):
@@ -90,6 +91,7 @@ class Collected:
     costs: pa.Table
     certified: pa.Table
     probes: pa.Table
+    adversarial: pa.Table
 
 
 def read_cell(
@@ -144,7 +146,13 @@ def read_cell(
     )
 
 
-def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None = None) -> Collected:
+def collect(
+    study: str,
+    cells: Sequence[CellRecord],
+    *,
+    experiment: str | None = None,
+    prepared: Path | None = None,
+) -> Collected:
     """Bring a study's cells together.
 
     Args:
@@ -152,6 +160,8 @@ def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None =
         cells: its cells, in any order; the tables are sorted by name.
         experiment: the MLflow experiment that shows the cells; the study's name if not given. A
             run has the name of its cell.
+        prepared: the folder of the prepared data set, with the clean images of those that attacks
+            kept; without it none are shown.
 
     Returns:
         The tables, whose rows do not depend on the order of `cells`.
@@ -161,6 +171,8 @@ def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None =
             other data or another training than its manifest says, two cells stand on different
             data, or a cell or an evaluation comes twice; one line for each, naming the cells and
             what differs.
+        FileNotFoundError: if kept images, or the clean ones, are not there.
+        DamagedFileError: if they are damaged.
     """
     records = sorted(cells, key=lambda record: record.cell)
     problems = [*_duplicates(records), *_data_problems(records)]
@@ -177,6 +189,7 @@ def collect(study: str, cells: Sequence[CellRecord], *, experiment: str | None =
         costs=pa.Table.from_pylist([row for r in records for row in _cost_rows(r)], COSTS),
         certified=_stacked(CERTIFIED, [record.certificates for record in records]),
         probes=_stacked(PROBES, [record.probes for record in records]),
+        adversarial=adversarial_rows(_kept(records), prepared),
     )
 
 
@@ -202,6 +215,7 @@ def read_collected(folder: Path) -> Collected:
         "costs": COSTS,
         "certified": CERTIFIED,
         "probes": PROBES,
+        "adversarial": ADVERSARIAL,
     }
     for name, schema in schemas.items():
         if not found[name].schema.equals(schema):
@@ -482,6 +496,16 @@ def _histories(records: Sequence[CellRecord]) -> pa.Table:
         table = table.select(["epoch", *metrics])
     cells = [record.cell for record in records for _ in record.history]
     return table.add_column(0, "cell", pa.array(cells, pa.string()))
+
+
+def _kept(records: Sequence[CellRecord]) -> list[Kept]:
+    """List the attacks on the last weights that kept their images."""
+    return [
+        Kept(record.cell, one.name, one.folder / FILE, one.rows)
+        for record in records
+        for one in _by_name(record.evaluations)
+        if one.manifest["params"].get("adversarial") and _weights(one) == "last"
+    ]
 
 
 def _by_name(evaluations: Iterable[Evaluation]) -> list[Evaluation]:

@@ -57,6 +57,28 @@ gradient; `logit_change` the largest change of a logit, and `gradient_cosine` th
 two gradients, when the same image is evaluated a second time; `probabilities` says that the
 outputs lie in [0, 1] and sum to 1."""
 
+ADVERSARIAL = pa.schema(
+    [
+        pa.field("cell", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("attack", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("example", pa.int64(), nullable=False),
+        pa.field("label", pa.int16(), nullable=False),
+        pa.field("clean_prediction", pa.int16(), nullable=False),
+        pa.field("adversarial_prediction", pa.int16(), nullable=False),
+        pa.field("label_name", pa.string(), nullable=False),
+        pa.field("clean_prediction_name", pa.string(), nullable=False),
+        pa.field("adversarial_prediction_name", pa.string(), nullable=False),
+        pa.field("channels", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("clean", pa.binary(), nullable=False),
+        pa.field("x_adv", pa.binary(), nullable=False),
+    ]
+)
+"""One row per (cell, attack, example) of the few examples that are shown, where an attack on the
+last weights kept its images. `clean` and `x_adv` are the bytes of (C, H, W) little-endian float32
+in [0, 1]; the names are those of the classes, `none` where a logit is not finite."""
+
 CERTIFIED = pa.schema(
     [
         pa.field("cell", pa.dictionary(pa.int32(), pa.string()), nullable=False),
