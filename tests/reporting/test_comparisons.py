@@ -13,6 +13,7 @@ from advtrain.reporting.comparisons import (
     mcnemar,
     pairs,
 )
+from advtrain.reporting.layout import results_sheet
 from advtrain.reporting.measure import units
 from advtrain.reporting.overlap import overlap_data, overlap_rows
 from advtrain.reporting.results import result_rows
@@ -172,3 +173,23 @@ def test_transformed_images_are_a_table_of_their_own() -> None:
     assert result.worst is not None
     assert result.worst.mean == 0.5
     assert result.robust["rotations"] is None
+
+
+def test_an_attack_on_fewer_examples_does_not_narrow_the_others() -> None:
+    made = [
+        evaluated("autoattack-linf-0.1", 0.2, examples=40),
+        evaluated("pgd_20-linf-0.1", 0.5, clean=0.9),
+    ]
+    info = study(["pgd_20", "autoattack"], ["pgd_at"])
+    (row,) = result_rows(units([measured("pgd_at-linf-0.1-s0", made)], info), info)
+    counts = {name: one.examples for name, one in row.robust.items() if one}
+    assert counts == {"pgd_20": 100, "autoattack": 40}
+    assert row.clean is not None
+    assert row.worst is not None
+    assert (row.clean.mean, row.clean.examples) == (0.9, 100)
+    assert row.worst.examples == 40
+    sheet = results_sheet([row], info)
+    details = {c.title: cell.detail for c, cell in zip(sheet.columns, sheet.rows[0], strict=True)}
+    assert details["autoattack, %"].endswith("n = 40")
+    assert details["worst case, %"].endswith("n = 40")
+    assert "n =" not in details["pgd_20, %"]

@@ -52,8 +52,9 @@ def fab(
 
     Departs from the official code: a restart runs over all targets before the next one begins, so
     that more restarts never find less; they begin in that ball, not on its sphere; `smallest_step`
-    differs where gradients are tiny; the points at distance epsilon are looked at too. As in the
-    version of AutoAttack, there is no final search between x and the result.
+    differs where gradients are tiny; a point is found once its margin exceeds what rounding moves
+    (`sure_margin`); the points at distance epsilon are looked at too. As in the version of
+    AutoAttack, there is no final search between x and the result.
 
     Args:
         model: maps (N, C, H, W) in [0, 1] to (N, K) logits, K >= 2.

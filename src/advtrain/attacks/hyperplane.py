@@ -10,18 +10,19 @@ ROUNDS = 5
 
 
 def smallest_step(points: Tensor, w: Tensor, residual: Tensor, norm: str) -> Tensor:
-    """The shortest d with <w, d> = -residual and point + d in [0, 1] (Croce and Hein 2020, eq. 4).
+    """The shortest d with <w, d> = -residual and point + d in [0, 1].
 
-    It never pays to move an entry of the point so that |residual| grows. With the sign of every
-    entry of d known, their sizes remain: 0 <= size <= room, what the box leaves in that direction,
-    and sum |w| * size = |residual|.
+    It is the projection of Croce and Hein 2020 (the fast adaptive boundary attack, section 2). It
+    never pays to move an entry so that |residual| grows. With the signs of d known, the sizes of
+    its entries remain: 0 <= size <= room, what the box leaves in that direction, and
+    sum |w| * size = |residual|.
 
     Where the hyperplane does not meet the box, d leads to the corner of the box that is nearest to
-    it; entries with w = 0 never move.
+    it, but for the entries with w = 0, which never move.
 
-    Departs from the official code: the l2 and l1 steps there leave alone all entries with
-    |w| < 1e-8, hence every entry of a saturated network. It has the residual recomputed from
-    <w, point> - b, which cancels digits.
+    Departs from the official code: there, the l2 and l1 steps leave alone every entry with
+    |w| < 1e-8, all those of a saturated network; and the residual is the difference of two large
+    numbers, <w, point> and b.
 
     Args:
         points: (..., N, D) in [0, 1].
@@ -79,14 +80,16 @@ def _level(slopes: Tensor, stops: Tensor, goal: Tensor) -> Tensor:
     Returns:
         (..., N, 1); where the goal cannot be reached, the largest number there is.
     """
-    huge, tiny = torch.finfo(goal.dtype).max, torch.finfo(goal.dtype).tiny
+    huge = torch.finfo(goal.dtype).max
     level, free = torch.zeros_like(goal), torch.empty_like(stops)
     while True:
         for _ in range(ROUNDS):
             short = _cleaned(goal - stops.minimum(level).mul_(slopes).sum(-1, keepdim=True), goal)
             # 0 and 1 as floats: with a mask of booleans, a sum takes ten times as long.
             slope = torch.gt(stops, level, out=free).mul_(slopes).sum(-1, keepdim=True)
-            before, level = level, (level + short.div_(slope.clamp_(min=tiny))).clamp_(max=huge)
+            # With nothing free, what is missing cannot be had (inf), or nothing is (nan).
+            climb = short.div_(slope).nan_to_num_(nan=0, posinf=huge)
+            before, level = level, climb.add_(level).clamp_(max=huge)
         if not (level > before).any():
             return level
 

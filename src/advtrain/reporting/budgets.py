@@ -18,12 +18,13 @@ Expected = Mapping[tuple[Threat, str], frozenset[str]]
 
 
 def at(cell: Measured, threat: Threat | None, weights: str) -> tuple[Evaluated, ...]:
-    """Return a cell's evaluations at one budget."""
-    return tuple(
+    """Return a cell's evaluations at one budget, those on the most examples first."""
+    found = (
         one
         for one in cell.evaluations
         if (one.norm, one.epsilon) == threat and one.weights == weights
     )
+    return tuple(sorted(found, key=lambda one: -len(one.example)))
 
 
 def withstood(evaluations: Sequence[Evaluated], attacks: Iterable[str]) -> Run | None:
