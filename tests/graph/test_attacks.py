@@ -135,3 +135,36 @@ def test_mistakes_about_a_source_are_named(
 
     with pytest.raises(ParamsError, match=message):
         make_graph(change)
+
+
+def test_a_set_of_attacks_is_each_of_them(make_graph: MakeGraph) -> None:
+    def change(params: dict[str, Any]) -> None:
+        each = {"kind": ["fog", "contrast"], "severity": [1, 5]}
+        params["attacks"]["cifar10_c"] = {"module": "corruption", "each": each}
+        params["studies"]["tiny"] |= {"attacks": ["fgsm", "cifar10_c"], "methods": ["natural"]}
+
+    graph = make_graph(change)
+    assert names(graph.stage("attack"), "natural-s0")[2:] == [
+        f"cifar10_c.{kind}.{severity}-corruption"
+        for kind in ("fog", "contrast")
+        for severity in (1, 5)
+    ]
+    node = graph["attack:tiny/natural-s0/cifar10_c.contrast.5-corruption"]
+    assert node.params["attack"]["parameters"] == {"kind": "contrast", "severity": 5}
+
+
+@pytest.mark.parametrize(
+    ("each", "message"),
+    [
+        ({"kind": "fog"}, "attacks.set.each.kind: expected a list of values, got 'fog'"),
+        ({"kind": ["fgo"]}, "attacks.set.fgo.kind: expected one of"),
+        ({"sevrity": [1]}, "attacks.set.1.sevrity is not a parameter of corruption; did you mean"),
+        (["fog"], "attacks.set.each: expected a mapping of names"),
+    ],
+)
+def test_mistakes_in_a_set_are_named(make_graph: MakeGraph, each: object, message: str) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["attacks"]["set"] = {"module": "corruption", "each": each}
+
+    with pytest.raises(ParamsError, match=message):
+        make_graph(change)

@@ -1,6 +1,7 @@
 """`params.yaml` -> `Params`: the one place that owns types, ranges and their error messages."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
@@ -122,13 +123,18 @@ class _Reader:
     def __init__(self, file: str) -> None:
         self.file = file
         self.problems: list[str] = []
+        self.groups: dict[str, tuple[str, ...]] = {}
 
     def problem(self, place: str, what: str) -> None:
         self.problems.append(f"{self.file}: {place}{what}")
 
     def params(self, given: Mapping[str, Any]) -> Params:
         self.unknown("", given, TOP)
-        sections = {name: self.section(name, given.get(name)) for name in SECTIONS}
+        attacks = self.sets(given.get("attacks"))
+        sections = {
+            name: self.section(name, attacks if name == "attacks" else given.get(name))
+            for name in SECTIONS
+        }
         self.upstream(sections["methods"])
         self.sources(sections["attacks"], sections["methods"])
         studies: dict[str, Study] = {}
@@ -206,6 +212,38 @@ class _Reader:
                     entry, upstream={r: str(of) for r, of in upstream.items() if of is not None}
                 )
         return entries
+
+    def sets(self, given: Any) -> Any:
+        """Write out the attacks of each set: `{module: corruption, each: {severity: [1, 5]}}`.
+
+        A set `cifar10_c` with `each: {kind: [fog, snow], severity: [1, 5]}` stands for the four
+        attacks `cifar10_c.fog.1`, `cifar10_c.fog.5` ..., in a study's list too.
+        """
+        if not isinstance(given, Mapping):
+            return given
+        written: dict[Any, Any] = {}
+        for name, entry in given.items():
+            if not isinstance(entry, Mapping) or "each" not in entry:
+                written[name] = entry
+                continue
+            place = f"attacks.{name}.each"
+            lists = self.mapping(place, entry["each"])
+            for key, values in lists.items():
+                if not isinstance(values, list | tuple) or not values:
+                    self.problem(f"{place}.{key}", f": expected a list of values, got {values!r}")
+                    lists[key] = []
+            common = {key: value for key, value in entry.items() if key != "each"}
+            common.setdefault("module", name)
+            made = {
+                ".".join([str(name), *map(str, values)]): {
+                    **common,
+                    **dict(zip(lists, values, strict=True)),
+                }
+                for values in itertools.product(*lists.values())
+            }
+            written |= made
+            self.groups[str(name)] = tuple(made)
+        return written
 
     def upstream(self, methods: Mapping[str, Entry]) -> None:
         """Check what the methods say of their `teacher` and `start`."""
@@ -355,9 +393,11 @@ class _Reader:
             f"{place}.methods", values.get("methods"), sections["methods"], "method"
         )
         epsilons = self.epsilons(f"{place}.epsilons", values.get("epsilons"), norm)
-        attacks = self.names(
-            f"{place}.attacks", values.get("attacks"), sections["attacks"], "attack"
-        )
+        listed = values.get("attacks")
+        if isinstance(listed, list | tuple):
+            groups = self.groups
+            listed = [one for name in listed for one in groups.get(str(name), (name,))]
+        attacks = self.names(f"{place}.attacks", listed, sections["attacks"], "attack")
         by_attack = self.weights(f"{place}.weights", values.get("weights"), attacks)
         weights = tuple(dict.fromkeys(one for found in by_attack.values() for one in found))
         if values.get("certificates") and weights and "last" not in weights:
