@@ -17,7 +17,7 @@ torchattacks = pytest.importorskip("torchattacks")
 
 Examples = tuple[nn.Module, Tensor, Tensor]
 
-COUNT = 60
+COUNT = 40
 
 
 def published(model: nn.Module, norm: str, epsilon: float, x: Tensor, y: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def published(model: nn.Module, norm: str, epsilon: float, x: Tensor, y: Tensor)
 def test_the_verdicts_are_those_of_the_published_attacks(
     robust_network: Examples, norm: str, epsilon: float
 ) -> None:
-    """Both draw starts of their own; one example in 60 may differ."""
+    """Both draw starts of their own; one example in 40 may differ."""
     model, x, y = robust_network
     x, y = x[:COUNT], y[:COUNT]
     threat = ThreatModel(norm, epsilon)

@@ -16,6 +16,7 @@ from advtrain.threat import NORMS, ThreatModel
 
 norms = pytest.mark.parametrize("norm", NORMS)
 shapes = pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (3, 5, 4)])
+attacked = pytest.mark.parametrize("norm", ["linf", "l2"])
 batch_sizes = pytest.mark.parametrize("count", [1, 2, 9])
 
 
@@ -33,7 +34,7 @@ class Linear(nn.Module):
         return torch.stack([torch.zeros_like(value), value], 1)
 
     def best_gain(self, threat: ThreatModel) -> float:
-        dual = 1 if threat.norm == "linf" else 2
+        dual = {"linf": 1, "l2": 2, "l1": math.inf}[threat.norm]
         return threat.epsilon * torch.linalg.vector_norm(self.w.detach(), ord=dual).item()
 
 
@@ -42,7 +43,7 @@ def centred(count: int, shape: tuple[int, ...]) -> torch.Tensor:
     return 0.4 + 0.2 * torch.rand(count, *shape, generator=torch.Generator().manual_seed(1))
 
 
-@norms
+@attacked
 @shapes
 @batch_sizes
 @pytest.mark.parametrize("attack", ["fgsm", "pgd", "cw"])
@@ -135,6 +136,52 @@ def test_an_overflowed_example_stays_put_and_spoils_no_other(norm: str) -> None:
     alone = ascend(model, x, x, lambda logits: logits[:, 1], threat, steps=2, step_size=0.02)
     assert torch.equal(found[1], x[1])
     assert torch.equal(found[[0, 2]], alone[[0, 2]])
+
+
+@norms
+def test_a_watched_ascent_shows_every_iterate_but_the_last(norm: str) -> None:
+    x, threat, model = centred(3, (1, 4, 4)), ThreatModel(norm, 0.1), Linear((1, 4, 4))
+    y, seen = torch.tensor([0, 1, 0]), []
+
+    def watch(step: int, x_adv: torch.Tensor, logits: torch.Tensor, value: torch.Tensor) -> None:
+        seen.append((step, x_adv.clone(), logits, value))
+
+    def run(steps: int, **given: object) -> torch.Tensor:
+        return ascend(
+            model,
+            x,
+            x,
+            lambda logits: cross_entropy(logits, y),
+            threat,
+            steps=steps,
+            step_size=0.03,
+            **given,
+        )
+
+    found = run(3, watch=watch)
+    assert torch.equal(found, run(3))
+    assert [step for step, *_ in seen] == [0, 1, 2]
+    for step, x_adv, logits, value in seen:
+        assert torch.equal(x_adv, run(step))
+        assert torch.equal(logits, model(x_adv).detach())
+        assert torch.equal(value, cross_entropy(logits, y))
+        assert not logits.requires_grad
+        assert not value.requires_grad
+
+
+def test_a_direction_takes_the_place_of_the_steepest() -> None:
+    x, threat = centred(3, (1, 4, 4)), ThreatModel("linf", 0.1)
+    found = ascend(
+        Linear((1, 4, 4)),
+        x,
+        x,
+        lambda logits: logits[:, 1],
+        threat,
+        steps=2,
+        step_size=0.03,
+        direction=lambda gradient: -gradient.sign(),
+    )
+    torch.testing.assert_close(found, x - 0.06 * Linear((1, 4, 4)).w.detach().sign().view(4, 4))
 
 
 def test_cw_stops_once_a_wrong_class_wins_by_kappa() -> None:

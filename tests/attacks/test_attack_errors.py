@@ -27,6 +27,18 @@ def test_several_restarts_from_one_start() -> None:
         pgd(linear(), X, Y, THREAT, NOISE, restarts=3, random_start=False)
 
 
+def test_an_iterate_that_cannot_be_judged() -> None:
+    message = "the judged iterate is 'final', 'best' or 'any', got 'last'"
+    with pytest.raises(ValueError, match=message):
+        pgd(linear(), X, Y, THREAT, NOISE, iterate="last")
+
+
+def test_a_model_with_one_class_has_no_target() -> None:
+    message = "a target needs 2 classes or more, the model has 1"
+    with pytest.raises(ValueError, match=message):
+        pgd(linear(classes=1), X, torch.zeros_like(Y), THREAT, NOISE, targets=1)
+
+
 def test_a_step_size_that_is_neither_pixels_nor_relative() -> None:
     with pytest.raises(ValueError, match="'eps/4' is neither pixel units"):
         pgd(linear(), X, Y, THREAT, NOISE, step_size="eps/4")
@@ -69,7 +81,7 @@ def test_an_attack_that_fails_leaves_the_model_as_it_was() -> None:
         ("linf", -0.1, "linf epsilon is a length in pixel units, 0 or more, got -0.1"),
         ("l2", float("nan"), "l2 epsilon is a length in pixel units, 0 or more, got nan"),
         ("l2", float("inf"), "l2 epsilon is a length in pixel units, 0 or more, got inf"),
-        ("l7", 0.1, "threat norm 'l7' is not known; it is one of ('linf', 'l2')"),
+        ("l7", 0.1, "threat norm 'l7' is not known; it is one of ('linf', 'l2', 'l1')"),
     ],
 )
 def test_a_threat_model_that_cannot_be(norm: str, epsilon: float, message: str) -> None:

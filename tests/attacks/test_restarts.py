@@ -9,6 +9,7 @@ from advtrain.attacks.pgd import pgd
 from advtrain.attacks.restarts import SMALLEST_BATCH, best_of_restarts, filled
 from advtrain.noise import Noise
 from advtrain.threat import ThreatModel
+from tests.attacks.test_attack_contracts import rows_of
 
 Examples = tuple[torch.Tensor, torch.Tensor]
 
@@ -28,6 +29,21 @@ def test_misclassified_comes_first_then_the_larger_objective() -> None:
     best = best_of_restarts(scripted, torch.arange(4), restarts=3)
     assert best.x_adv.flatten().tolist() == [1, 0, 1, 2]
     assert best.objective.tolist() == [3, 1, 1, 1]
+
+
+def test_the_gains_are_those_of_the_kept_restart() -> None:
+    def attempt(rows: torch.Tensor, restart: int) -> tuple[Attacked, torch.Tensor]:
+        found, fooled = scripted(rows, restart)
+        return found._replace(gain=10 * found.objective, late_gain=-found.objective), fooled
+
+    best = best_of_restarts(attempt, torch.arange(4), restarts=3)
+    assert best.gain is not None
+    assert best.late_gain is not None
+    assert best.gain.tolist() == [30, 10, 10, 10]
+    assert best.late_gain.tolist() == [-3, -1, -1, -1]
+    without = best_of_restarts(scripted, torch.arange(4), restarts=3)
+    assert without.gain is None
+    assert without.late_gain is None
 
 
 def test_a_fooled_example_takes_no_part_in_later_restarts() -> None:
@@ -67,7 +83,7 @@ def test_dropping_fooled_examples_changes_no_result(trained: nn.Module, examples
             )
             logits = trained(x_adv)
         found = Attacked(x_adv, cross_entropy(logits, y), torch.ones_like(y), torch.ones_like(y))
-        return Attacked(*(part[rows] for part in found)), (predictions(logits) != y)[rows]
+        return rows_of(found, rows), (predictions(logits) != y)[rows]
 
     expected = best_of_restarts(attempt, y, restarts=3)
     found = pgd(trained, x, y, threat, noise, steps=3, restarts=3)

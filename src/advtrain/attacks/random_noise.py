@@ -1,4 +1,6 @@
-"""Random noise of the full budget: what an attack has to be stronger than."""
+"""Random perturbations of the full budget: what any real attack has to beat."""
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +25,14 @@ def random_noise(
     *,
     draws: Count = 10,
 ) -> Attacked:
-    """Move each image to a random point on the edge of the ball, and keep the worst of several.
+    """The best of several random perturbations of length epsilon, brought into the box.
 
-    For linf every pixel moves by epsilon up or down; for l2 in a uniformly random direction; for
-    l1 by exponential sizes with random signs, uniform on the sphere. Then the image is projected,
-    which the box can draw inwards. It asks no gradient: Carlini et al. 2019 (section 5.3) advise it
-    as a test that an attack is better than luck.
+    An attack that uses the model and finds less than this is broken, or the model's gradients are
+    (Athalye et al. 2018, "Obfuscated gradients ...", section 3.1; Carlini et al. 2019, "On
+    evaluating adversarial robustness", section 4).
+
+    For linf each pixel moves by epsilon up or down; for l2 and l1 the perturbation is uniform in
+    direction, of that length.
 
     Args:
         model: maps (N, C, H, W) in [0, 1] to (N, K) logits.
@@ -36,39 +40,42 @@ def random_noise(
         y: (N,) int64 labels.
         threat: the norm and epsilon.
         noise: for these N examples.
-        draws: points per example; those already fooled are dropped.
+        draws: perturbations per example; those already fooled are dropped.
 
     Returns:
-        The worst point of each example (misclassified first, then the larger cross-entropy) and
-        the cross-entropy there; one forward pass for each draw that the example took part in.
+        A misclassified image, or the one of the largest cross-entropy, and its cross-entropy. It
+        spends 1 forward pass on the clean image and 1 on each draw, no backward pass. An example
+        that is misclassified without an attack is returned as it is.
 
     Raises:
-        ValueError: for another norm.
+        ValueError: for a norm that it does not know.
     """
     check_norm("random_noise", threat, NORMS)
 
-    def attempt(rows: Tensor, draw: int) -> tuple[Attacked, Tensor]:
-        centre = x[rows]
-        direction = _direction(tuple(x.shape[1:]), threat, noise.take(rows), draw)
-        x_adv = threat.project(centre + threat.epsilon * direction.to(x.dtype), centre)
-        logits = model(x_adv)
-        once = torch.ones_like(rows)
-        found = Attacked(x_adv, cross_entropy(logits, y[rows]), once, torch.zeros_like(rows))
-        return found, predictions(logits) != y[rows]
+    def attempt(rows: Tensor, number: int) -> tuple[Attacked, Tensor]:
+        centre, labels = x[rows], y[rows]
+        if number > 0:
+            delta = _direction(x.shape[1:], threat, noise.take(rows), number).to(x.dtype)
+            centre = threat.project(centre + delta * threat.epsilon, centre)
+        logits = model(centre)
+        value, wrong = cross_entropy(logits, labels).to(x.dtype), predictions(logits) != labels
+        if number == 0:  # where an example has to be attacked, any noise is better than none
+            value = value.masked_fill(~wrong, -math.inf)
+        once = torch.ones_like(labels)
+        return Attacked(centre, value, once, once - 1), wrong
 
-    with crafting(model):
-        return best_of_restarts(attempt, y, draws)
+    with crafting(model), torch.no_grad():
+        return best_of_restarts(attempt, y, 1 + draws)
 
 
 def _direction(shape: tuple[int, ...], threat: ThreatModel, noise: Noise, draw: int) -> Tensor:
-    """(N, *shape) of unit norm."""
+    """(N, *shape) of unit length in the threat's norm, of a random direction."""
+    if threat.norm == "l2":
+        return threat.steepest(noise.normal(shape, restart=draw))
     if threat.norm == "linf":
         return torch.where(noise.uniform(shape, restart=draw) < 0.5, -1.0, 1.0)
-    direction = noise.normal(shape, restart=draw)
-    if threat.norm == "l1":
-        # The sizes of a Laplace variable are exponential: of any direction, the sign is kept.
-        sizes = noise.fold_in(1).uniform(shape, restart=draw).neg().add_(1).log_().neg_()
-        direction = direction.sign() * sizes
-    length = torch.linalg.vector_norm(direction.flatten(1), ord=threat.order, dim=1)
-    unit: Tensor = direction / length.view(-1, *(1,) * len(shape))
-    return unit
+    # Exponential sizes, divided by their sum, are uniform in the simplex.
+    drawn = noise.uniform((2, *shape), restart=draw)
+    sizes = (1 - drawn[:, 0]).log_().neg_()
+    sizes /= sizes.sum((1, 2, 3), keepdim=True).clamp_(min=torch.finfo(sizes.dtype).tiny)
+    return torch.where(drawn[:, 1] < 0.5, -sizes, sizes)

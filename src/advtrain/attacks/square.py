@@ -2,19 +2,17 @@
 
 import itertools
 import math
-from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advtrain.attacks.attack import Attacked, check_norm, predictions
 from advtrain.attacks.frozen import crafting
 from advtrain.attacks.objectives import margin
 from advtrain.attacks.restarts import SMALLEST_BATCH, best_of_restarts, filled
+from advtrain.attacks.squares import Bumps, Corners, Rows, Squares
 from advtrain.noise import Noise
 from advtrain.params.quantities import Count, Share
 from advtrain.threat import ThreatModel
@@ -31,6 +29,8 @@ BLOCK = 128
 REMEMBERED = 2**16
 # Queries between two looks at which examples are done, on a device that such a look stalls.
 PERIOD = 10
+# The clock of an example that is fooled: after any block.
+FOOLED = 2**31
 
 
 def square(
@@ -81,15 +81,19 @@ def square(
     and after a change the perturbation is scaled to epsilon only if it is longer.
     """
     check_norm("square", threat, NORMS)
-    share = partial(_share, initial=initial_share, of=queries if rescaled else None)
+    kind = Corners if threat.norm == "linf" else Bumps
     least = min(SMALLEST_BATCH, len(x))
+
+    def side(query: int) -> int:
+        at = int(query / queries * SCHEDULED) if rescaled else query
+        share = initial_share * 0.5 ** bisect_left(HALVINGS, at)
+        return kind.nearest_side(share, x.shape[2], x.shape[3])
 
     def attempt(rows: Tensor, number: int) -> tuple[Attacked, Tensor]:
         if number == 0:
             return clean, wrong
-        squares = (_Corners if threat.norm == "linf" else _Bumps)(x[rows], threat)
-        search = _Search(model, y[rows], squares, noise.take(rows), number - 1, least)
-        for block in _blocks(queries, lambda query: squares.side(share(query))):
+        search = _Search(model, x[rows], y[rows], threat, kind, noise.take(rows), number - 1, least)
+        for block in _blocks(queries, side):
             if not search.run(*block):
                 break
         none = torch.zeros_like(search.spent)
@@ -103,18 +107,17 @@ def square(
         return best_of_restarts(attempt, y, 1 + restarts)
 
 
-def _share(query: int, *, initial: float, of: int | None) -> float:
-    """The share p of the image that the square of a query covers (section 5.1)."""
-    at = query if of is None else int(query / of * SCHEDULED)
-    return initial * 0.5 ** bisect_left(HALVINGS, at)
-
-
 def _blocks(queries: int, side: Callable[[int], int]) -> Iterator[tuple[int, int, int]]:
     """(first query, how many, their side): all queries after the start, in blocks of one side."""
     for length, same in itertools.groupby(range(1, queries), side):
         members = list(same)
         for place in range(0, len(members), BLOCK):
             yield members[place], len(members[place : place + BLOCK]), length
+
+
+def stalls(device: torch.device) -> bool:
+    """Whether a look at a result makes Python wait for the device."""
+    return device.type != "cpu"
 
 
 def _judged(model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +127,7 @@ def _judged(model: nn.Module, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
 
 
 class _Search:
-    """Algorithm 1 for several examples at once, each of them at a query of its own.
+    """Algorithm 1 for several examples at once.
 
     Attributes:
         x_best: (N, C, H, W), the first misclassified image or the one of the largest value.
@@ -136,278 +139,142 @@ class _Search:
     def __init__(
         self,
         model: nn.Module,
+        x: Tensor,
         y: Tensor,
-        squares: "_Squares",
+        threat: ThreatModel,
+        kind: type[Squares],
         noise: Noise,
         restart: int,
         least: int,
     ) -> None:
-        self.model, self.y, self.squares = model, y, squares
+        self.model, self.x, self.y, self.threat, self.kind = model, x, y, threat, kind
         self.noise, self.restart, self.least = noise, restart, least
-        self.period = 1 if y.device.type == "cpu" else PERIOD
-        self.x_best = squares.start(noise, restart)
-        self.live = torch.arange(len(y), device=y.device)
-        first = filled(self.live, least)
-        value, fooled = _judged(model, self.x_best[first], y[first])
+        self.live = torch.arange(len(y), device=y.device)  # the examples that are not fooled
+        self.queue = _Queue(len(y), y.device)
+        self.x_best = kind.start(x, threat, noise, restart)
+        batch = filled(self.live, least)
+        value, fooled = _judged(model, self.x_best[batch], y[batch])
         self.value, self.fooled = value[: len(y)], fooled[: len(y)]
         self.spent = torch.ones_like(y)
-        # Of each live example: the proposals of this side that may be accepted, unless it is stale.
-        self.side, self.open = 0, torch.zeros(len(y), 0, dtype=torch.bool, device=y.device)
-        self.stale = torch.ones_like(self.fooled)
 
     def run(self, first: int, count: int, side: int) -> bool:
-        """The proposals from the first query on; False if there is no example left."""
+        """Make the proposals of `count` queries, from the first on; False if none is left to fool.
+
+        Each example is at a proposal of its own: it goes on at once from one to the next whose
+        answer it does not know.
+        """
         kept = (~self.fooled[self.live]).nonzero().squeeze(1)
-        self.live, self.open, self.stale = self.live[kept], self.open[kept], self.stale[kept]
-        if len(kept) == 0:
+        live = self.live = self.live[kept]
+        if len(live) == 0:
             return False
-        chosen, codes, remembered = self.drawn(first, count, side)
-        order = torch.arange(count, device=codes.device)
-        clock = torch.zeros_like(self.live)
+        squares = self.kind(self.x[live], self.threat, side)
+        chosen = self.drawn(first, count, squares.choices)
+        plan = squares.plan(chosen)
+        x_best, value, y = self.x_best[live], self.value[live], self.y[live]
+        self.queue.begin(kept, squares, chosen, x_best)
+        period = PERIOD if stalls(x_best.device) else 1
+        everyone = torch.arange(len(live), device=live.device)
+        spent = torch.zeros_like(y)
+        clock = torch.zeros_like(y)  # of each example: the first proposal that it has not yet met
         for turn in itertools.count():
-            look = turn % self.period == 0
-            if look and remembered:
-                self.refresh(side)
-            # Each example goes on to its next proposal whose answer is not known.
-            waiting = self.open.gather(1, codes).logical_or_(self.stale[:, None])
-            at = torch.where(waiting & (order >= clock[:, None]), order, count).amin(1)
-            going = (at < count) & ~self.fooled[self.live]
-            if look:
-                asked = going.nonzero().squeeze(1)
+            at = self.queue.next(clock)
+            if turn % period == 0:
+                asked = (at < count).nonzero().squeeze(1)
                 if len(asked) == 0:
                     break
                 batch = filled(asked, self.least)
-                rows, labels = self.live[batch], self.y[self.live[batch]]
-            at, going = at[batch].clamp_(max=count - 1), going[batch]
-            image = self.x_best[rows]
-            x_new = self.squares.proposed(image, rows, side, chosen[batch, at])
-            value, wrong = _judged(self.model, x_new, labels)
-            better = going & (wrong | (value > self.value[rows]))
-            self.x_best[rows] = torch.where(better[:, None, None, None], x_new, image)
-            self.value[rows] = torch.where(better, value, self.value[rows])
-            self.fooled[rows] |= better & wrong
-            self.spent[self.live[asked]] += 1
-            self.stale[batch] |= better
-            self.open[batch, codes[batch, at]] &= ~going
-            clock[batch] = at + 1
+                # Most often all take part, and nothing has to be gathered.
+                rows: Rows = slice(None) if len(asked) == len(batch) == len(live) else batch
+                batch = everyone if isinstance(rows, slice) else batch
+            before, best, at = x_best[rows], value[rows], at[rows]
+            going = at < count
+            x_new = squares.proposed(before, rows, plan[batch, at.clamp(max=count - 1)])
+            found, wrong = _judged(self.model, x_new, y[rows])
+            better = going & (wrong | (found > best))
+            x_best[rows] = torch.where(better.view(-1, 1, 1, 1), x_new, before)
+            value[rows] = torch.where(better, found, best)
+            clock[rows] = (at + 1).masked_fill_(better & wrong, FOOLED)
+            spent[asked] += 1
+            if self.queue.remembers:
+                self.queue.changed(batch[better], x_best, clock)
+        self.queue.end()
+        self.x_best[live], self.value[live], self.fooled[live] = x_best, value, clock >= FOOLED
+        self.spent[live] += spent
         return True
 
-    def drawn(self, first: int, count: int, side: int) -> tuple[Tensor, Tensor, bool]:
-        """The proposals of a block of queries.
-
-        Returns:
-            (L, count, number of choices), the choices of each live example; (L, count), each
-            proposal's place among all possible ones; and whether these are few enough to remember.
-        """
-        choices = self.squares.choices(side)
-        possible = math.prod(choices)
-        remembered = possible <= REMEMBERED
-        if side != self.side:
-            self.side, self.stale = side, torch.ones_like(self.stale)
-            columns = possible if remembered else 1
-            self.open = self.stale.new_zeros(len(self.live), columns)
+    def drawn(self, first: int, count: int, choices: tuple[int, ...]) -> Tensor:
+        """(live, count, number of choices) int64, the proposals of these queries."""
         stream = self.noise.take(self.live).fold_in(first)
         shares = stream.uniform((count, len(choices)), restart=self.restart).double()
-        chosen = shares.mul_(shares.new_tensor(choices)).long()
-        if not remembered:
-            return chosen, torch.zeros_like(chosen[:, :, 0]), False
-        strides = [math.prod(choices[place + 1 :]) for place in range(len(choices))]
-        return chosen, (chosen * chosen.new_tensor(strides)).sum(2), True
-
-    def refresh(self, side: int) -> None:
-        """Begin anew to remember, for the examples whose image has changed."""
-        places = self.stale.nonzero().squeeze(1)
-        if len(places):
-            rows = self.live[places]
-            self.open[places] = self.squares.changing(self.x_best[rows], rows, side)
-            self.stale[places] = False
+        return shares.mul_(shares.new_tensor(choices)).long()
 
 
-class _Squares(ABC):
-    """The changes that a query may propose, under one norm.
+class _Queue:
+    """The next proposal of each example, among those of a block, whose answer is not known.
 
-    A proposal is a tuple of choices, each a number below the `choices` of its side length.
+    Known are the answers to proposals that do not change the image, and to those refused since it
+    last changed.
     """
 
-    def __init__(self, x: Tensor, threat: ThreatModel) -> None:
-        self.x, self.threat = x, threat
-        self.channels, self.height, self.width = x.shape[1:]
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.side = 0
+        self.remembers = False
+        # (N, possible proposals + 1): those that may be accepted; the last column has no meaning.
+        self.open = torch.zeros(count, 1, dtype=torch.bool, device=device)
 
-    @abstractmethod
-    def side(self, share: float) -> int:
-        """The side length of the square that covers this share of the image, in pixels."""
-
-    @abstractmethod
-    def start(self, noise: Noise, restart: int) -> Tensor:
-        """(N, C, H, W), the first image."""
-
-    @abstractmethod
-    def choices(self, side: int) -> tuple[int, ...]:
-        """How many there are of each choice."""
-
-    @abstractmethod
-    def proposed(self, image: Tensor, rows: Tensor, side: int, chosen: Tensor) -> Tensor:
-        """What a proposal makes of an image.
+    def begin(self, kept: Tensor, squares: Squares, chosen: Tensor, x_best: Tensor) -> None:
+        """A block begins, for the kept examples.
 
         Args:
-            image: (M, C, H, W).
-            rows: (M,) which examples they are.
-            side: of the squares.
-            chosen: (M, number of choices).
-
-        Returns:
-            (M, C, H, W) in the threat set, a new tensor.
+            kept: (M,) int64, places among the examples of the last block.
+            squares: of these examples.
+            chosen: (M, B, number of choices).
+            x_best: (M, C, H, W).
         """
+        choices, self.squares = squares.choices, squares
+        possible = math.prod(choices)
+        everyone, start = torch.arange(len(kept), device=kept.device), torch.zeros_like(kept)
+        few = possible <= REMEMBERED
+        self.remembers = squares.telling and few and not stalls(x_best.device)
+        if not self.remembers:
+            return
+        strides = [math.prod(choices[place + 1 :]) for place in range(len(choices))]
+        self.codes = (chosen * chosen.new_tensor(strides)).sum(2)
+        # The place of the same proposal, earlier in the block; -1 if there is none.
+        codes, places = self.codes.sort(dim=1, stable=True)
+        earlier = torch.where(codes[:, 1:] == codes[:, :-1], places[:, :-1], -1)
+        self.earlier = torch.full_like(codes, -1).scatter_(1, places[:, 1:], earlier)
+        self.order = torch.arange(codes.shape[1], device=codes.device)
+        # From any place in the block, the next proposal to be queried; B if there is none.
+        self.following = codes.new_full((len(kept), codes.shape[1] + 1), codes.shape[1])
+        if squares.side == self.side:
+            self.open = self.open[kept]
+            self.listed(everyone, start)
+        else:
+            self.side, self.open = squares.side, self.open.new_zeros(len(kept), possible + 1)
+            self.changed(everyone, x_best, start)
 
-    @abstractmethod
-    def changing(self, image: Tensor, rows: Tensor, side: int) -> Tensor:
-        """(M, product of the choices) bool: the proposals that may change the image."""
+    def next(self, clock: Tensor) -> Tensor:
+        """(M,) the first proposal from the clock on that is to be queried; B or more if none is."""
+        if not self.remembers:
+            return clock
+        return self.following.gather(1, clock.clamp(max=len(self.order))[:, None]).squeeze(1)
 
-    def nearest_side(self, share: float) -> int:
-        return round(math.sqrt(share * self.height * self.width))
+    def changed(self, rows: Tensor, x_best: Tensor, clock: Tensor) -> None:
+        """The images of some examples have changed; their next proposal is that at the clock."""
+        if len(rows):
+            self.open[rows, :-1] = self.squares.changing(x_best[rows], rows)
+            self.listed(rows, clock[rows])
 
-    def places(self, side: int) -> tuple[int, int]:
-        """How many places there are for the upper left corner."""
-        return self.height - side + 1, self.width - side + 1
+    def listed(self, rows: Tensor, since: Tensor) -> None:
+        codes, earlier, since = self.codes[rows], self.earlier[rows], since[:, None]
+        waiting = self.open[rows].gather(1, codes) & (self.order >= since) & (earlier < since)
+        places = torch.where(waiting, self.order, len(self.order))
+        self.following[rows, :-1] = places.flip(1).cummin(1).values.flip(1)
 
-    def window(self, top: Tensor, left: Tensor, side: int) -> Tensor:
-        """(M, C, side * side), the pixels of each square, as places in the flattened image."""
-        along = torch.arange(side, device=top.device)
-        pixels = (top[:, None, None] + along[:, None]) * self.width + left[:, None, None] + along
-        return pixels.flatten(1)[:, None].expand(-1, self.channels, -1)
-
-
-class _Corners(_Squares):
-    """For linf: each channel of the square is moved to an end of its range (algorithm 2).
-
-    The images of the search are corners of the threat set: x_best +- 2 epsilon, clamped, is one.
-    """
-
-    def __init__(self, x: Tensor, threat: ThreatModel) -> None:
-        super().__init__(x, threat)
-        self.low = (x - threat.epsilon).clamp_(min=0)
-        self.high = (x + threat.epsilon).clamp_(max=1)
-
-    def side(self, share: float) -> int:
-        return min(max(self.nearest_side(share), 1), self.height, self.width)
-
-    def start(self, noise: Noise, restart: int) -> Tensor:
-        """Vertical stripes (section 4.1)."""
-        up = noise.uniform((self.channels, 1, self.width), restart=restart) < 0.5
-        return torch.where(up, self.high, self.low)
-
-    def choices(self, side: int) -> tuple[int, ...]:
-        """The sign in each channel, and the place."""
-        return *(2,) * self.channels, *self.places(side)
-
-    def proposed(self, image: Tensor, rows: Tensor, side: int, chosen: Tensor) -> Tensor:
-        up = chosen[:, : self.channels, None] == 1
-        window = self.window(chosen[:, -2], chosen[:, -1], side)
-        low = self.low[rows].flatten(2).gather(2, window)
-        high = self.high[rows].flatten(2).gather(2, window)
-        return image.flatten(2).scatter(2, window, torch.where(up, high, low)).view_as(image)
-
-    def changing(self, image: Tensor, rows: Tensor, side: int) -> Tensor:
-        """Those whose square has a pixel that is not yet at the end to which it would be moved."""
-        room = torch.stack([image > self.low[rows], image < self.high[rows]], 1)
-        lines = F.max_pool2d(room.to(image.dtype).flatten(0, 1), (1, side), stride=1)
-        room = F.max_pool2d(lines, (side, 1), stride=1).view(*room.shape[:3], -1) > 0
-        found = room[:, :, 0]
-        for channel in range(1, self.channels):
-            found = (found[:, :, None] | room[:, None, :, channel]).flatten(1, 2)
-        return found.flatten(1)
-
-
-class _Bumps(_Squares):
-    """For l2 and l1: mass is moved from a second square into the first (algorithm 3)."""
-
-    def __init__(self, x: Tensor, threat: ThreatModel) -> None:
-        super().__init__(x, threat)
-        self.bumps: dict[int, Tensor] = {}
-
-    def side(self, share: float) -> int:
-        odd = max(self.nearest_side(share), 3) // 2 * 2 + 1
-        return min(odd, self.height, self.width)
-
-    def start(self, noise: Noise, restart: int) -> Tensor:
-        """Tiles with a bump in each, of a fifth of the image's height (section 4.2)."""
-        side = max(min(self.height, self.width) // 5, 1)
-        down, across = self.height // side, self.width // side
-        drawn = noise.uniform((1 + self.channels, down, across), restart=restart) < 0.5
-        bumps = self.bump(side)[drawn[:, :1].long()]  # (N, 1, down, across, side, side)
-        tiles = torch.where(drawn[:, 1:, :, :, None, None], bumps, -bumps)
-        tiles = tiles.transpose(3, 4).reshape(-1, self.channels, down * side, across * side)
-        above, before = (self.height - down * side) // 2, (self.width - across * side) // 2
-        delta = torch.zeros_like(self.x)
-        delta[:, :, above : above + down * side, before : before + across * side] = tiles
-        if self.threat.norm == "l2":
-            delta = self.threat.steepest(delta).mul_(self.threat.epsilon)
-        return self.threat.project(self.x + delta, self.x)
-
-    def choices(self, side: int) -> tuple[int, ...]:
-        """The sign in each channel, the bump's orientation, and the places of both squares."""
-        return *(2,) * self.channels, 2, *self.places(side), *self.places(side)
-
-    def proposed(self, image: Tensor, rows: Tensor, side: int, chosen: Tensor) -> Tensor:
-        x, order, epsilon = self.x[rows], self.threat.order, self.threat.epsilon
-        signs = chosen[:, : self.channels, None] * 2 - 1
-        turned, top, left, other_top, other_left = chosen[:, self.channels :].T
-        first = self.window(top, left, side)
-        second = self.window(other_top, other_left, side)
-        nu = (image - x).flatten(2)
-        inner, outer = nu.gather(2, first), nu.gather(2, second)
-        # What is in the union of the squares: the second counts only where it is not in the first.
-        line, column = second[:, :1] // self.width, second[:, :1] % self.width
-        line, column = line - top[:, None, None], column - left[:, None, None]
-        shared = (line >= 0) & (line < side) & (column >= 0) & (column < side)
-        here, there = _mass(inner, order), _mass(outer.masked_fill(shared, 0), order)
-        unused = (epsilon**order - _mass(nu, order).sum(1, keepdim=True)).clamp_(min=0)
-        available = (here + there + unused / self.channels) ** (1 / order)
-        if order == 1:  # more than there is: the projection then makes the perturbation sparser
-            available = available * self.channels
-        bump = self.bump(side)[turned].flatten(1)[:, None]
-        moved = signs * bump + _unit(inner, order)
-        nu = nu.scatter(2, second, 0).scatter(2, first, _unit(moved, order) * available)
-        return self.threat.project(x + nu.view_as(x), x)
-
-    def changing(self, image: Tensor, rows: Tensor, side: int) -> Tensor:
-        """All of them."""
-        return image.new_ones(len(rows), math.prod(self.choices(side)), dtype=torch.bool)
-
-    def bump(self, side: int) -> Tensor:
-        """(2, side, side): the bump eta of unit length (equation 2), and its transpose.
-
-        One half is positive, the other negative; both have the same length, as in the code.
-        """
-        if side not in self.bumps:
-            upper = _half(side // 2, side, self.threat.norm)
-            lower = _half(side - side // 2, side, self.threat.norm)
-            order = self.threat.order
-            flat = _unit(torch.cat([_unit(upper, order), -_unit(lower, order)]), order)
-            bump = flat.view(side, side)
-            self.bumps[side] = torch.stack([bump, bump.T]).to(self.x)
-        return self.bumps[side]
-
-
-def _half(height: int, width: int, norm: str) -> Tensor:
-    """(height * width,) one half of a bump: it falls with the distance from its middle.
-
-    At distance d it is the sum of 1 / (j + 1)^2 over j = d, ..., max(height, width) // 2; for l1
-    the fourth powers make it steeper.
-    """
-    line = (torch.arange(height) - height // 2).abs()[:, None]
-    column = (torch.arange(width) - width // 2).abs()
-    power = 4 if norm == "l1" else 2
-    terms = torch.arange(1, max(height, width) // 2 + 2, dtype=torch.float64) ** -power
-    return terms.flip(0).cumsum(0).flip(0)[torch.maximum(line, column)].flatten()
-
-
-def _mass(values: Tensor, order: float) -> Tensor:
-    """(..., 1), the sum of the powers of the last dimension: 1 for l1, 2 for l2."""
-    return values.abs().pow(order).sum(-1, keepdim=True)
-
-
-def _unit(values: Tensor, order: float) -> Tensor:
-    """Scaled to unit length along the last dimension; zeros stay."""
-    length: Tensor = torch.linalg.vector_norm(values, ord=order, dim=-1, keepdim=True)
-    return values / length.clamp_(min=torch.finfo(values.dtype).tiny)
+    def end(self) -> None:
+        """The block is over: what has been queried since the last change was refused."""
+        if self.remembers:
+            queried = self.following[:, :-1] == self.order
+            codes = torch.where(queried, self.codes, self.open.shape[1] - 1)
+            self.open.scatter_(1, codes, False)

@@ -1,0 +1,130 @@
+"""The Square Attack against the published ones, at equal numbers of queries.
+
+Theirs move the same square for all examples of a batch, and never reach the last row and column.
+With the same reach, so is ours; without, it is stronger, and on images of 8 pixels by much.
+"""
+
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from advtrain.attacks import square as module
+from advtrain.attacks.square import square
+from advtrain.attacks.squares import Squares, bumps
+from advtrain.noise import Noise
+from advtrain.threat import ThreatModel
+
+Network = tuple[nn.Module, Tensor, Tensor]
+
+BUDGETS = {"linf": 0.15, "l2": 1.0}
+QUERIES, EXAMPLES, DIFFERENCE = 400, 100, 3
+SEEDS = (0, 1)  # over which the numbers of robust examples are averaged
+
+
+def robust(network: Network, x_adv: Tensor) -> int:
+    model, _, y = network
+    with torch.no_grad():
+        return int((model(x_adv).argmax(1) == y[:EXAMPLES]).sum())
+
+
+def ours(network: Network, norm: str, **chosen: bool) -> float:
+    model, x, y = network
+    threat, counts = ThreatModel(norm, BUDGETS[norm]), []
+    for seed in SEEDS:
+        noise = Noise(seed, torch.arange(EXAMPLES))
+        found = square(model, x[:EXAMPLES], y[:EXAMPLES], threat, noise, queries=QUERIES, **chosen)
+        counts.append(robust(network, found.x_adv))
+    return statistics.mean(counts)
+
+
+@pytest.fixture
+def published_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    init = Squares.__init__
+
+    def shorter(self: Squares, x: Tensor, threat: ThreatModel, side: int) -> None:
+        init(self, x, threat, side)
+        self.corners = tuple(max(places - 1, 1) for places in self.corners)
+
+    monkeypatch.setattr(Squares, "__init__", shorter)
+    monkeypatch.setattr(module, "REMEMBERED", 0)  # what is remembered counts all places
+
+
+@pytest.fixture(scope="module")
+def of_torchattacks(robust_network: Network) -> dict[str, float]:
+    torchattacks = pytest.importorskip("torchattacks")
+    model, x, y = robust_network
+
+    def count(norm: str, seed: int) -> int:
+        attack = torchattacks.Square(
+            model,
+            norm=norm.capitalize(),
+            eps=BUDGETS[norm],
+            n_queries=QUERIES,
+            resc_schedule=False,
+            seed=seed,
+        )
+        with torch.random.fork_rng():
+            return robust(robust_network, attack(x[:EXAMPLES], y[:EXAMPLES]))
+
+    return {norm: statistics.mean(count(norm, seed) for seed in SEEDS) for norm in BUDGETS}
+
+
+@pytest.mark.parametrize("norm", BUDGETS)
+@pytest.mark.usefixtures("published_reach")
+def test_with_the_published_reach_it_is_as_strong_as_that_of_torchattacks(
+    norm: str, robust_network: Network, of_torchattacks: dict[str, float]
+) -> None:
+    assert abs(ours(robust_network, norm) - of_torchattacks[norm]) <= DIFFERENCE
+
+
+@pytest.mark.parametrize("norm", BUDGETS)
+def test_it_is_at_least_as_strong_as_that_of_torchattacks(
+    norm: str, robust_network: Network, of_torchattacks: dict[str, float]
+) -> None:
+    assert ours(robust_network, norm) <= of_torchattacks[norm]
+
+
+@pytest.mark.usefixtures("published_reach")
+def test_with_the_published_reach_it_is_as_strong_as_that_of_art(robust_network: Network) -> None:
+    """For linf, and with the schedule rescaled, as it always is there."""
+    evasion = pytest.importorskip("art.attacks.evasion")
+    classification = pytest.importorskip("art.estimators.classification")
+    model, x, y = robust_network
+    classifier = classification.PyTorchClassifier(
+        model,
+        loss=nn.CrossEntropyLoss(),
+        input_shape=(1, 8, 8),
+        nb_classes=10,
+        clip_values=(0.0, 1.0),
+        device_type="cpu",
+    )
+    attack = evasion.SquareAttack(
+        classifier,
+        norm="inf",
+        max_iter=QUERIES,
+        eps=BUDGETS["linf"],
+        p_init=0.8,
+        batch_size=EXAMPLES,
+        verbose=False,
+    )
+    before, theirs = np.random.get_state(), []
+    for seed in SEEDS:
+        np.random.seed(seed)
+        found = attack.generate(x[:EXAMPLES].numpy(), y[:EXAMPLES].numpy())
+        theirs.append(robust(robust_network, torch.from_numpy(found)))
+    np.random.set_state(before)
+    difference = ours(robust_network, "linf", rescaled=True) - statistics.mean(theirs)
+    assert abs(difference) <= DIFFERENCE
+
+
+def test_the_bumps_are_those_of_torchattacks(robust_network: Network) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+    attack = torchattacks.Square(robust_network[0], norm="L2")
+    for side in (2, 3, 5, 6, 11):
+        with torch.random.fork_rng():
+            theirs = attack.eta(side)
+        sorts = bumps(side, ThreatModel("l2", 1.0)).float()
+        assert min((theirs - sort).abs().max() for sort in sorts) < 1e-6
