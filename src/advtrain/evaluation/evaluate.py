@@ -92,8 +92,8 @@ def evaluate(
         precision: of the attack's forward and backward passes; the verdicts are float32's.
         unfinished: a file to keep the rows in after every batch, and to go on from after a kill.
         adversarial: (N, C, H, W) that gets the attacked images, as float32 or float16. They are
-            rounded to it, towards the clean image, before they are judged (what an ensemble does not
-            attack is the clean image, rounded).
+            rounded to it, towards the clean image, before they are judged (of what an ensemble does
+            not attack, the clean image is kept).
 
     Returns:
         The columns, in the order of the split: `example` (int64 id); `label`, `clean_prediction`
