@@ -32,8 +32,8 @@ def run(job: Job) -> None:
     """
     params = job.params
     torch.set_num_threads(1)
-    # What torch has no deterministic kernel for on CUDA may be in a network that is not ours, and is
-    # in `flow` (the gradient of grid_sample): a warning in the log, where an error would end it.
+    # What torch has no deterministic kernel for on CUDA may be in a network that is not ours, and
+    # is in `flow` (the gradient of grid_sample): a warning in the log, not an error that ends it.
     foreign = params["model"]["module"] == "external" or params["attack"]["module"] == "flow"
     torch.use_deterministic_algorithms(True, warn_only=foreign)
     device = choose_device(job.unkeyed["device"])

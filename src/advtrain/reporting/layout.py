@@ -71,8 +71,8 @@ def results_sheet(rows: Sequence[ResultRow], info: StudyInfo) -> Sheet:
             f"Norm: {norms}; ε in pixel units of [0, 1].{_weights(rows, shown)} An attack's column "
             f"is the share of test examples whose prediction at the point that the attack returned "
             f"is the label; the worst case counts an example only if its clean prediction and that "
-            f"of every attack are, over the examples that every attack was run on. {MEANS} Passes: of "
-            f"the whole training, per training example."
+            f"of every attack are, over the examples that every attack was run on. {MEANS} "
+            f"Passes: of the whole training, per training example."
         ),
         columns=tuple(columns),
         rows=tuple(laid),
