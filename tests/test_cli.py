@@ -48,7 +48,7 @@ def test_status(make_graph: MakeGraph, capsys: pytest.CaptureFixture[str]) -> No
     assert code == 1
     assert "stale    train    tiny/trades-linf-0.1-s0\n" in text
     assert "methods.trades.beta: 6.0 -> 1.5" in text
-    assert text.splitlines()[-1] == "tiny: 12 fresh, 10 stale"
+    assert text.splitlines()[-1] == "tiny: 15 fresh, 12 stale"
     code, text = said(capsys, "status", "--all")
     assert "fresh    train    tiny/natural-s0" in text
 
