@@ -128,6 +128,11 @@ class TrackedRepository:
             "objective": np.zeros(10, np.float32),
             "forward": np.full(10, 21, np.int32),
             "backward": np.full(10, 20, np.int32),
+            "protocol": "0123456789abcdef",
+            "stage": np.full(10, ""),
+            "claim": np.full(10, "none"),
+            "gain": np.full(10, 0.5),
+            "late_gain": np.full(10, 0.1),
         }
         stamps = dict.fromkeys(STAMPS, "stamp") | {"checkpoint": "last" * 4}
         write_outcomes(folder / "outcomes.parquet", columns, stamps)
