@@ -53,6 +53,7 @@ def test_the_standard_version() -> None:
         assert black_box[2]["queries"] == 5000
         assert black_box[2]["initial_share"] == 0.8
         assert black_box[2]["rescaled"] is False
+        assert black_box[2]["reach"] == "published"
 
 
 def test_the_l1_version_has_restarts_and_enlarged_balls() -> None:

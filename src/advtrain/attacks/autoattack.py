@@ -70,14 +70,14 @@ def ensemble(threat: ThreatModel, *, version: Version = "standard") -> Ensemble:
             "apgd-ce": partial(apgd, restarts=5 if l1 else 1, enlarged=l1),
             "apgd-t": partial(apgd, objective="dlr", targets=5 if l1 else 9, enlarged=l1),
             "fab-t": partial(fab, targets=9, minimise=False),
-            "square": partial(square),
+            "square": partial(square, reach="published"),
         }
     elif version == "plus":
         stages = {
             "apgd-ce": partial(apgd, restarts=5),
             "apgd-dlr": partial(apgd, objective="dlr", restarts=5),
             "fab": partial(fab, targets=0, restarts=5, minimise=False),
-            "square": partial(square),
+            "square": partial(square, reach="published"),
             "apgd-t": partial(apgd, objective="dlr", targets=9),
             "fab-t": partial(fab, targets=9, minimise=False),
         }

@@ -4,6 +4,7 @@ import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ def square(
     initial_share: Share = 0.8,
     rescaled: bool = False,
     restarts: Count = 1,
+    reach: Literal["whole", "published"] = "whole",
 ) -> Attacked:
     """The Square Attack (Andriushchenko et al. 2020, algorithm 1; for l1 Croce and Hein 2021).
 
@@ -51,9 +53,9 @@ def square(
     best wrong class rises. The defaults are those of AutoAttack. Place and signs are drawn for each
     example, as in the paper.
 
-    A proposal is not queried, though it is one of the `queries`, if the answer is known: because it
-    does not change the image, or because it was refused since the image last changed. The result
-    is the same, for a model that gives the same image the same logits.
+    For linf and on the CPU, a proposal is not queried, though it is one of the `queries`, if its
+    answer is known: it does not change the image, or was refused since the image last changed. The
+    result is the same, for a model that gives the same image the same logits.
 
     Args:
         model: maps (N, C, H, W) in [0, 1] to (N, K) logits, K >= 2.
@@ -65,6 +67,8 @@ def square(
         initial_share: p, the share of the image that the first squares cover.
         rescaled: run through the schedule of p, which is made for 10000 queries, in `queries`.
         restarts: runs per example; those already fooled are dropped.
+        reach: a square's place: anywhere in the image (the paper); or never in the last row and
+            column, as in the official code, which tells on images of a few pixels.
 
     Returns:
         The first misclassified image or the one of the largest margin, and that margin. It spends 1
@@ -75,10 +79,10 @@ def square(
         ValueError: for a norm that it does not know, or a single class.
 
     Departs from the official code (AutoAttack), which gives all examples of a batch the same
-    place, orientation and, for linf, signs; never lets a square reach the last row and column; and
-    stops at a margin of 0. For linf, every proposal is exactly at the ends of the allowed range,
-    which there it is up to rounding. For l2, the tiles of the start are centred in both directions,
-    and after a change the perturbation is scaled to epsilon only if it is longer.
+    place, orientation and, for linf, signs, and stops at a margin of 0. For linf, every proposal is
+    exactly at the ends of the allowed range, which there it is up to rounding. For l2, the tiles of
+    the start are centred in both directions, and after a change the perturbation is scaled to
+    epsilon only if it is longer.
     """
     check_norm("square", threat, NORMS)
     kind = Corners if threat.norm == "linf" else Bumps
@@ -92,7 +96,10 @@ def square(
     def attempt(rows: Tensor, number: int) -> tuple[Attacked, Tensor]:
         if number == 0:
             return clean, wrong
-        search = _Search(model, x[rows], y[rows], threat, kind, noise.take(rows), number - 1, least)
+        search = _Search(
+            *(model, x[rows], y[rows], threat, kind, reach == "whole"),
+            *(noise.take(rows), number - 1, least),
+        )
         for block in _blocks(queries, side):
             if not search.run(*block):
                 break
@@ -143,12 +150,13 @@ class _Search:
         y: Tensor,
         threat: ThreatModel,
         kind: type[Squares],
+        whole: bool,
         noise: Noise,
         restart: int,
         least: int,
     ) -> None:
         self.model, self.x, self.y, self.threat, self.kind = model, x, y, threat, kind
-        self.noise, self.restart, self.least = noise, restart, least
+        self.noise, self.restart, self.least, self.whole = noise, restart, least, whole
         self.live = torch.arange(len(y), device=y.device)  # the examples that are not fooled
         self.queue = _Queue(len(y), y.device)
         self.x_best = kind.start(x, threat, noise, restart)
@@ -167,7 +175,7 @@ class _Search:
         live = self.live = self.live[kept]
         if len(live) == 0:
             return False
-        squares = self.kind(self.x[live], self.threat, side)
+        squares = self.kind(self.x[live], self.threat, side, self.whole)
         chosen = self.drawn(first, count, squares.choices)
         plan = squares.plan(chosen)
         x_best, value, y = self.x_best[live], self.value[live], self.y[live]

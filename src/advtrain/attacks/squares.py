@@ -22,6 +22,7 @@ class Squares(ABC):
         x: (N, C, H, W) in [0, 1].
         threat: the norm and epsilon.
         side: of the squares, in pixels.
+        whole: a square may reach the last row and column.
     """
 
     choices: tuple[int, ...]
@@ -30,12 +31,13 @@ class Squares(ABC):
     telling: bool
     """Whether `changing` is of use."""
 
-    def __init__(self, x: Tensor, threat: ThreatModel, side: int) -> None:
+    def __init__(self, x: Tensor, threat: ThreatModel, side: int, whole: bool = True) -> None:
         self.x, self.threat, self.side = x, threat, side
         self.channels, self.height, self.width = x.shape[1:]
         # The upper left corners, row by row, and a square's pixels as seen from its corner: places
         # in an image whose pixels are in one line.
-        self.corners = (self.height - side + 1, self.width - side + 1)
+        last = 0 if whole else 1
+        self.corners = (max(self.height - side + 1 - last, 1), max(self.width - side + 1 - last, 1))
         along = torch.arange(side, device=x.device)
         self.pixels = (along[:, None] * self.width + along).flatten()
 
@@ -95,8 +97,8 @@ class Corners(Squares):
 
     telling = True
 
-    def __init__(self, x: Tensor, threat: ThreatModel, side: int) -> None:
-        super().__init__(x, threat, side)
+    def __init__(self, x: Tensor, threat: ThreatModel, side: int, whole: bool = True) -> None:
+        super().__init__(x, threat, side, whole)
         self.choices = (*(2,) * self.channels, *self.corners)
         self.ends = torch.cat([bound.flatten(2) for bound in _bounds(x, threat)], 2)
 
@@ -128,7 +130,8 @@ class Corners(Squares):
         count, channels, height, width = image.shape
         ends = self.ends[rows].view(count, channels, 2, height, width)
         away = _any(_any(ends != image[:, :, None], self.side, 3), self.side, 4)
-        moves = away.flatten(3)  # (M, C, 2, corners)
+        down, across = self.corners
+        moves = away[..., :down, :across].flatten(3)  # (M, C, 2, corners)
         found = moves[:, 0]
         for channel in range(1, self.channels):
             found = (found[:, :, None] | moves[:, None, channel]).flatten(1, 2)
@@ -145,8 +148,8 @@ class Bumps(Squares):
 
     telling = False
 
-    def __init__(self, x: Tensor, threat: ThreatModel, side: int) -> None:
-        super().__init__(x, threat, side)
+    def __init__(self, x: Tensor, threat: ThreatModel, side: int, whole: bool = True) -> None:
+        super().__init__(x, threat, side, whole)
         self.choices = (*(2,) * self.channels, 2, *self.corners, *self.corners)
         self.bumps = bumps(side, threat).to(x).flatten(1)
 
