@@ -10,7 +10,8 @@ from advtrain.methods.fat import Fat
 from advtrain.methods.method import Batch, Passes
 from advtrain.methods.pgd_at import PgdAt
 from advtrain.noise import Noise
-from advtrain.threat import NORMS, ThreatModel
+from advtrain.params.signatures import DEFAULT_NORMS as NORMS
+from advtrain.threat import ThreatModel
 from tests.methods.conftest import batch_of
 from tests.methods.pixel import Pixel, noise_of, pixels
 

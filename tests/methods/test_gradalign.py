@@ -15,7 +15,8 @@ from advtrain.methods.method import Batch, Passes, Terms
 from advtrain.models.preact_resnet import preact_resnet
 from advtrain.models.small_cnn import small_cnn
 from advtrain.noise import Noise
-from advtrain.threat import NORMS, ThreatModel
+from advtrain.params.signatures import DEFAULT_NORMS as NORMS
+from advtrain.threat import ThreatModel
 from tests.methods.test_losses import EPSILON, THREAT, X, cross_entropy, pixels, step
 
 BUDGETS = {"linf": 0.1, "l2": 0.5}

@@ -34,9 +34,9 @@ from advtrain.methods.trades import Trades
 from advtrain.models.small_cnn import small_cnn
 from advtrain.params import signatures
 from advtrain.reporting.flags import overfitting
-from advtrain.reporting.measure import Evaluated
 from advtrain.threat import ThreatModel
 from advtrain.training.loop import TrainingData, train
+from tests.reporting.made import evaluated
 
 EPSILON, LARGE = 0.15, 0.3
 WIDE_MARGIN = 0.25
@@ -131,16 +131,12 @@ def test_catastrophic_overfitting_is_made_and_flagged(folder: Path) -> None:
     # One step from the clean image, a budget that is too large for it, and enough epochs.
     found = attacked(folder, FgsmMixed(clean_fraction=0.0), LARGE, epochs=40)
     flag = overfitting(
-        Evaluated(
-            name=f"{name}-linf-{LARGE}",
-            attack=name,
-            norm="linf",
-            epsilon=LARGE,
-            weights="last",
-            example=rows["example"],
-            clean=rows["clean_prediction"] == rows["label"],
-            robust=rows["adversarial_prediction"] == rows["label"],
+        evaluated(
+            f"{name}-linf-{LARGE}",
+            0.0,
+            broken=np.flatnonzero(rows["adversarial_prediction"] != rows["label"]),
             backwards=int(rows["backward"].max()),
+            examples=len(rows["label"]),
         )
         for name, rows in found.items()
     )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from advtrain.methods.method import Batch, Method
 from advtrain.noise import Noise
 from advtrain.params import signatures
-from advtrain.threat import NORMS, ThreatModel
+from advtrain.params.signatures import DEFAULT_NORMS as NORMS
+from advtrain.threat import ThreatModel
 from advtrain.training.loop import VIEW
 from tests.methods.conftest import CLASSES, batch_of
 
