@@ -111,6 +111,19 @@ def test_kept_images_are_an_output(make_graph: MakeGraph) -> None:
             {"norm": "l2", "keep_adversarial": {"fgsm": "float16"}},
             "float16 rounds every pixel, which can leave an l2 ball; keep float32",
         ),
+        (
+            {"epsilons": [1 / 5000], "keep_adversarial": {"fgsm": "float16"}},
+            "more than the smallest budget; keep float32",
+        ),
+        ({"epsilons": [0]}, "epsilons: a budget of 0 allows no attack"),
+        (
+            {"weights": {"default": ["last"], "fgsm": ["best"]}},
+            "weights: fgsm is not run on the last weights",
+        ),
+        (
+            {"curve": {"attack": "rotations", "epsilons": [0.1]}},
+            "attacks: rotations knows the norm spatial, the study's is linf",
+        ),
         ({"audits": "lax"}, "audits: expected one of report, strict, got 'lax'"),
     ],
 )
@@ -151,6 +164,32 @@ def test_a_set_of_attacks_is_each_of_them(make_graph: MakeGraph) -> None:
     ]
     node = graph["attack:tiny/natural-s0/cifar10_c.contrast.5-corruption"]
     assert node.params["attack"]["parameters"] == {"kind": "contrast", "severity": 5}
+
+
+def test_a_set_stands_for_its_members_wherever_it_is_named(make_graph: MakeGraph) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["attacks"]["set"] = {"module": "corruption", "each": {"kind": ["fog", "snow"]}}
+        params["studies"]["tiny"] |= {
+            "attacks": ["fgsm", "set"],
+            "attack_examples": {"set": 7},
+            "weights": {"default": ["last", "best"], "set": ["last"]},
+            "keep_adversarial": {"set": "float32"},
+        }
+
+    graph = make_graph(change)
+    made = [node for node in graph.stage("attack") if "/set." in node.name]
+    assert {node.params["examples"] for node in made} == {7}
+    assert {node.params["adversarial"] for node in made} == {"float32"}
+    assert not any(node.name.endswith("-best") for node in made)
+
+
+def test_a_member_of_a_set_may_not_be_an_entry_too(make_graph: MakeGraph) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["attacks"]["set"] = {"module": "corruption", "each": {"kind": ["fog"]}}
+        params["attacks"]["set.fog"] = {"module": "fgsm"}
+
+    with pytest.raises(ParamsError, match="attacks.set.fog is an entry and a member of the set"):
+        make_graph(change)
 
 
 @pytest.mark.parametrize(

@@ -441,7 +441,8 @@ def test_collapsed_weights_are_not_audited_but_their_claims_are() -> None:
     (row,) = rows_of(cell)
     # The best weights, which have not collapsed, have the curve's attack alone.
     applies = {name for name, one in row.findings.items() if one.status != "not applicable"}
-    assert applies == {"budget", "robust overfitting", "converged", "claims"}
+    always = {"finite", "gradients used", "claims"}
+    assert applies == {"budget", "robust overfitting", "converged", *always}
     assert row.findings["probabilities"].words(percent_words) == "the weights collapsed"
     constant = measured(CELL, [pgd("0.2", 0.25, clean=0.25), pgd("1", 0.25, clean=0.25)])
     assert audited("budget", constant).status == "not applicable"
@@ -522,3 +523,21 @@ def test_a_strict_study_has_no_tables_if_an_audit_fails(
         ["pgd_at-linf-0.1-s1", "robust overfitting"],
         ["fgsm_mixed-linf-0.2-s1", "catastrophic overfitting"],
     ]
+
+
+def test_logits_that_are_not_finite_are_named() -> None:
+    lost = probe(loss=[np.nan, np.inf], gradient=[np.nan, 0.5], gradient_cosine=[np.nan, 1.0])
+    (row,) = rows_of(measured(CELL, GOOD, probe=lost))
+    assert row.findings["finite"].status == "fail"
+    assert row.findings["finite"].words(percent_words).startswith("the loss of 2 of 100")
+    assert row.findings["gradients random"].status == "pass"
+    (row,) = rows_of(measured(CELL, GOOD, probe=probe()))
+    assert row.findings["finite"].status == "pass"
+
+
+def test_attacks_without_gradients_alone_show_nothing() -> None:
+    noise = evaluated("noise-linf-0.2", 0.9, backwards=0, module="random_noise")
+    (row,) = rows_of(measured(CELL, [noise]))
+    assert row.findings["gradients used"].status == "fail"
+    (row,) = rows_of(measured(CELL, GOOD))
+    assert row.findings["gradients used"].status == "pass"

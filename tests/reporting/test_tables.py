@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from advtrain.reporting.audits import AUDITS
 from advtrain.reporting.study import check_info
 from advtrain.reporting.tables import sheets, write_tables
 from advtrain.results.collect import Collected, collect, read_cell, write_collected
@@ -50,7 +51,7 @@ def test_all_formats_hold_the_same_rows(tables: Path) -> None:
         check_formats(tables, name, expected.get(name, 0), expected.get(name, 0))
     # The data have a row for each attack, and for each cell and audit.
     check_formats(tables, "overlap", 6 * 3, 6)
-    check_formats(tables, "audits", 10 * 16, 5)
+    check_formats(tables, "audits", 10 * len(AUDITS), 5)
 
 
 def check_formats(tables: Path, name: str, rows: int, shown: int) -> None:

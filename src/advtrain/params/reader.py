@@ -43,6 +43,7 @@ NORMS = ("linf", "l2", "l1")
 LARGEST = {"l2": 32.0, "l1": 1000.0}  # published ones are 0.5 to 5, and 12 to 255
 PRECISIONS = ("float32", "tf32", "bfloat16")
 KEPT = ("float32", "float16")
+SMALLEST_FLOAT16 = 2.0**-12  # half the distance of two float16 numbers below 1
 WEIGHTS = ("last", "best")
 
 
@@ -241,9 +242,16 @@ class _Reader:
                 }
                 for values in itertools.product(*lists.values())
             }
+            for twice in sorted({*made} & {*map(str, given)}):
+                self.problem(f"attacks.{twice}", f" is an entry and a member of the set {name}")
             written |= made
             self.groups[str(name)] = tuple(made)
         return written
+
+    def members(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Put the members of a set in the place of its name."""
+        groups = self.groups
+        return {one: value for name, value in given.items() for one in groups.get(name, (name,))}
 
     def upstream(self, methods: Mapping[str, Entry]) -> None:
         """Check what the methods say of their `teacher` and `start`."""
@@ -400,6 +408,13 @@ class _Reader:
         attacks = self.names(f"{place}.attacks", listed, sections["attacks"], "attack")
         by_attack = self.weights(f"{place}.weights", values.get("weights"), attacks)
         weights = tuple(dict.fromkeys(one for found in by_attack.values() for one in found))
+        for attack, which in by_attack.items():
+            if which and "last" in weights and "last" not in which:
+                self.problem(
+                    f"{place}.weights",
+                    f": {attack} is not run on the last weights, of which the tables show the "
+                    "worst case over all attacks; add last to it, or take last out everywhere",
+                )
         if values.get("certificates") and weights and "last" not in weights:
             self.problem(
                 f"{place}.weights",
@@ -409,7 +424,12 @@ class _Reader:
         trained = tuple(m for m in methods if self.trains(sections["methods"].get(m)))
         recipes = self.recipes(place, values.get("recipe"), trained, sections["recipes"])
         self.upstream_in_study(place, methods, recipes, sections)
-        self.known_norms(place, norm, methods, attacks, sections)
+        curve = values.get("curve")
+        named = str(curve.get("attack")) if isinstance(curve, Mapping) else ""
+        self.known_norms(place, norm, methods, attacks, sections, named)
+        for one in epsilons:
+            if one.value == 0:
+                self.problem(f"{place}.epsilons", ": a budget of 0 allows no attack; take it out")
         self.sources_in_study(place, methods, attacks, sections)
         batch = Parameter("attack_batch_size", "Count", (), False, 250)
         certify = Parameter("certify_examples", "Count", (), True, None)
@@ -437,7 +457,7 @@ class _Reader:
             attack_precision=self.choice(
                 f"{place}.attack_precision", values.get("attack_precision", "float32"), PRECISIONS
             ),
-            adversarial=self.kept(place, values.get("keep_adversarial"), attacks, norm),
+            adversarial=self.kept(place, values, attacks, norm, epsilons),
             strict=self.choice(
                 f"{place}.audits", values.get("audits", "report"), ("report", "strict")
             )
@@ -544,8 +564,11 @@ class _Reader:
         methods: tuple[str, ...],
         attacks: tuple[str, ...],
         sections: Mapping[str, Mapping[str, Entry]],
+        curve: str,
     ) -> None:
-        """Check that the methods and attacks of a study know its norm."""
+        """Check that the methods and attacks of a study know its norm, and the curve's attack."""
+        listed = attacks
+        attacks = (*attacks, curve) if curve and curve not in attacks else attacks
         for section, names in (("methods", methods), ("attacks", attacks)):
             for name in names:
                 entry = sections[section].get(name)
@@ -554,7 +577,7 @@ class _Reader:
                 if section == "methods" and not needs_threat(entry.module):
                     continue
                 known = norms(section, entry.module)
-                if norm not in known and set(known) & set(NORMS):
+                if norm not in known and (set(known) & set(NORMS) or name not in listed):
                     self.problem(
                         f"{place}.{section}",
                         f": {name} knows the norm {' and '.join(known)}, the study's is {norm}; "
@@ -590,7 +613,7 @@ class _Reader:
         """Read `weights: [last]`, or `weights: {default: [last, best], autoattack: [last]}`."""
         if not isinstance(given, Mapping):
             return dict.fromkeys(attacks, self.weights_list(place, given))
-        values = self.mapping(place, given)
+        values = self.members(self.mapping(place, given))
         self.unknown(place, values, ("default", *attacks))
         read = {name: self.weights_list(f"{place}.{name}", one) for name, one in values.items()}
         default = read.get("default", WEIGHTS)
@@ -610,7 +633,7 @@ class _Reader:
     def examples(self, place: str, given: Any, attacks: tuple[str, ...]) -> dict[str, int | None]:
         """Read `attack_examples: 500`, or `attack_examples: {default: 500, autoattack: 100}`."""
         values = given if isinstance(given, Mapping) else {"default": given}
-        values = self.mapping(place, values)
+        values = self.members(self.mapping(place, values))
         self.unknown(place, values, ("default", *attacks))
         read = {
             name: self.value(
@@ -623,17 +646,37 @@ class _Reader:
         default = read.get("default")
         return {name: read.get(name, default) for name in attacks}  # type: ignore[misc]
 
-    def kept(self, place: str, given: Any, attacks: tuple[str, ...], norm: str) -> dict[str, str]:
+    def kept(
+        self,
+        place: str,
+        study: Mapping[str, Any],
+        attacks: tuple[str, ...],
+        norm: str,
+        epsilons: tuple[Epsilon, ...],
+    ) -> dict[str, str]:
         """Read `keep_adversarial: {pgd_20: float32}`."""
+        given = study.get("keep_adversarial")
+        curve = study.get("curve")
         place = f"{place}.keep_adversarial"
-        values = self.mapping(place, given)
+        values = self.members(self.mapping(place, given))
         self.unknown(place, values, attacks)
         found = {name: self.choice(f"{place}.{name}", as_, KEPT) for name, as_ in values.items()}
-        if "float16" in found.values() and norm != "linf":
-            self.problem(
-                place,
-                f": float16 rounds every pixel, which can leave an {norm} ball; keep float32",
-            )
+        if "float16" in found.values():
+            if norm != "linf":
+                self.problem(
+                    place,
+                    f": float16 rounds every pixel, which can leave an {norm} ball; keep float32",
+                )
+            budgets = [one.value for one in epsilons]
+            if isinstance(curve, Mapping) and curve.get("attack") in found:
+                listed = self.epsilons(place, curve.get("epsilons"), norm)
+                budgets += [one.value for one in listed]
+            if min(budgets, default=1.0) < SMALLEST_FLOAT16:
+                self.problem(
+                    place,
+                    f": float16 rounds a pixel by up to {SMALLEST_FLOAT16:g}, more than the "
+                    "smallest budget; keep float32",
+                )
         return found
 
     def trains(self, method: Entry | None) -> bool:

@@ -8,7 +8,7 @@ of them in a cell's rows, and says with which numbers it passes, fails, or does 
 Attacks are compared on the same examples, norm, epsilon and weights. A comparison counts against a
 cell beyond noise: if the lower end of the 95 % interval of the paired difference exceeds
 `TOLERANCE`. So does a share of single examples, by the lower end of its 95 % Wilson interval. What
-holds exactly (`restarts`, `claims`, `soundness`) is counted.
+holds exactly (`finite`, `restarts`, `claims`, `soundness` ...) is counted.
 """
 
 import itertools
@@ -99,6 +99,31 @@ def budget(case: Case) -> Finding:
             if one.norm == "linf" and (one.epsilon or 0.0) >= 1
         ]
     return worst(found, case.without("the curve's attack was not run"))
+
+
+def finite(case: Case) -> Finding:
+    """The logits are numbers: of an image whose logits are not, every attack makes an error."""
+    probe = case.cell.probe
+    if probe is None:
+        return Finding("the gradients were not probed")
+    lost = int(np.sum(~np.isfinite(probe.loss)))
+    text = "the loss of {lost} of {count} clean images is not a finite number"
+    return Finding(text, {"lost": str(lost), "count": str(len(probe.loss))}, lost)
+
+
+def gradients_used(case: Case) -> Finding:
+    """At each budget of the results, an attack with gradients was run."""
+    met = [
+        attacks
+        for attacks in case.balls
+        if attacks and (attacks[0].norm, attacks[0].epsilon) in case.threats
+    ]
+    without = [attacks for attacks in met if all(kind(one) != "white box" for one in attacks)]
+    if not met:
+        return case.without("no attack was run within a budget")
+    text = "{without} of {count} budgets and weights met no attack with gradients"
+    values = {"without": str(len(without)), "count": str(len(met))}
+    return Finding(text, values, len(without))
 
 
 def steps(case: Case) -> Finding:
@@ -211,8 +236,11 @@ def gradients_random(case: Case) -> Finding:
     if case.probe is None:
         return case.unprobed()
     probe = case.probe
+    seen = np.isfinite(probe.loss)
+    if not seen.any():
+        return Finding("no probed image has finite logits")
     same = (probe.logit_change <= LOGIT_NOISE) & (probe.gradient_cosine >= COSINE_NOISE)
-    return at_most(RARE, ~same, "{share} of {count} images changed when evaluated again")
+    return at_most(RARE, ~same[seen], "{share} of {count} images changed when evaluated again")
 
 
 def probabilities(case: Case) -> Finding:
@@ -333,6 +361,8 @@ class Audit(NamedTuple):
 
 
 AUDITS: Mapping[str, Audit] = {
+    "finite": Audit(finite, "the loss of every clean image is a finite number"),
+    "gradients used": Audit(gradients_used, "an attack with gradients was run at each budget"),
     "budget": Audit(
         budget,
         "under the curve's attack, accuracy does not rise with ε, and at a linf ε of 1 it is at "

@@ -103,7 +103,7 @@ def methods_sheet(rows: Sequence[MethodRow], info: StudyInfo, source: str) -> Sh
         cells += [Cell(wording.budget(result.epsilon))]
         cells += [_accuracy(row.unit, result.cells, result.clean)]
         cells += [_difference(row.unit, result.cells, row.cost)]
-        cells += [_accuracy(row.unit, result.cells, result.worst)]
+        cells += [_accuracy(row.unit, result.cells, result.worst, result.examples)]
         cells += [_difference(row.unit, result.cells, row.gain)]
         cells += [Cell(wording.ratio(row.relative))]
         cells += [Cell(wording.seeds(len(result.cells), len(row.unit.seeds)))]
@@ -163,7 +163,8 @@ def selection_sheet(rows: Sequence[SelectionRow], info: StudyInfo) -> Sheet:
         f"Gap: worst-case accuracy of the best minus that of the last; it is flagged as robust "
         f"overfitting (Rice et al., 2020) where the lower end of its interval exceeds 1 point in "
         f"a seed. Same weights: the best epoch is the last in every seed, so that the gap is 0 and "
-        f"has no interval (in the files, both ends are 0). {MEANS} {DIFFERENCES}"
+        f"has no interval (in the files, both ends are 0). The worst case here is over the attacks "
+        f"that both weights met. {MEANS} {DIFFERENCES}"
         if rows
         else "This study attacked one kind of weights alone, so there is nothing to compare."
     )
@@ -263,7 +264,7 @@ def comparisons_sheet(
     """Lay out the comparisons: one row per method and evaluation budget; the pairs as data."""
     columns = (
         *(Column("method", "name"), Column("trained at ε"), Column("attacked at ε")),
-        *(Column("worst case, %"), Column("better than", "name")),
+        *(Column("worst case, %"), Column("examples"), Column("better than", "name")),
         *(Column("not told apart from", "name"), Column("worse than", "name")),
     )
     laid = tuple(
@@ -272,6 +273,7 @@ def comparisons_sheet(
             Cell(wording.budget(row.unit.epsilon)),
             Cell(wording.budget(row.epsilon)),
             _accuracy(row.unit, row.unit.cells, row.worst),
+            Cell(str(row.worst.examples) if row.worst else wording.NOTHING),
             *(_units(units, row.epsilon) for units in (row.better, row.same, row.worse)),
         )
         for row in rows
@@ -311,7 +313,9 @@ def overlap_sheet(rows: Sequence[OverlapRow], info: StudyInfo) -> Sheet:
         for name in names:
             one = found.get(name)
             if one is None:
-                cells.append(Cell(wording.NOTHING))
+                # A stage without a column of its own broke nothing here.
+                ran = name.partition(": ")[0] in found
+                cells.append(Cell(wording.percent(0, row.examples) if ran else wording.NOTHING))
                 continue
             detail = "" if one.alone is None else f"{one.alone} alone"
             cells.append(Cell(wording.percent(one.share, row.examples), detail))
@@ -319,8 +323,9 @@ def overlap_sheet(rows: Sequence[OverlapRow], info: StudyInfo) -> Sheet:
         laid.append(tuple(cells))
     reading = (
         "Of the examples that are right without an attack and met every attack of the row, the "
-        "share that each attack breaks, and how many it breaks alone. A column `ensemble: stage` "
-        "is what that stage broke of what the earlier stages had left. Seeds are added up."
+        "share that each attack breaks, and how many it breaks alone. A column of a stage "
+        "(autoattack: square) is what it broke of what the earlier stages had left; one that broke "
+        "nothing anywhere has none. Seeds are added up."
         if rows
         else "This study has no cell that met two attacks at one budget."
     )
@@ -339,14 +344,21 @@ def transformed_sheet(rows: Sequence[TransformedRow], info: StudyInfo) -> Sheet:
     columns = (
         *(Column("method", "name"), Column("trained at ε"), Column("clean, %")),
         *(Column(f"{name}, %") for name in names),
-        Column("seeds"),
+        *(Column("examples"), Column("seeds")),
     )
     laid = tuple(
         (
             Cell(row.unit.method),
             Cell(wording.budget(row.unit.epsilon)),
             _accuracy(row.unit, row.cells, row.clean),
-            *(_accuracy(row.unit, row.cells, row.accuracy[name]) for name in names),
+            *(
+                _accuracy(
+                    *(row.unit, row.cells, row.accuracy[name]),
+                    row.clean.examples if row.clean else None,
+                )
+                for name in names
+            ),
+            Cell(str(row.clean.examples) if row.clean else wording.NOTHING),
             Cell(wording.seeds(len(row.cells), len(row.unit.seeds))),
         )
         for row in rows

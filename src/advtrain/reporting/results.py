@@ -184,6 +184,10 @@ def _flags(
         evaluations = at(cell, threat, weights)
         clean = evaluations[0].clean if evaluations else None
         warnings = [stopped(cell), collapse(cell, clean, info["classes"])]
+        if evaluations and not any(one.backwards for one in evaluations):
+            warnings.append(
+                Flag("incomplete", "no attack with gradients, so no robustness is shown")
+            )
         # A model that was never trained against a step is not overfitted to it.
         if unit.norm is not None:
             warnings.append(overfitting(evaluations))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from advtrain.reporting.columns import estimate_columns
-from advtrain.reporting.measure import Measured, Unit, clean_runs, robust_runs
+from advtrain.reporting.measure import Evaluated, Measured, Unit, clean_runs, robust_runs
 from advtrain.reporting.statistics import Estimate, estimate
 
 
@@ -50,7 +50,7 @@ def transformed_rows(units: Sequence[Unit]) -> list[TransformedRow]:
                 TransformedRow(
                     unit=unit,
                     cells=tuple(cell for cell, _ in made),
-                    clean=estimate(clean_runs(evaluations[0] for _, evaluations in made)),
+                    clean=estimate(clean_runs(_widest(evaluations) for _, evaluations in made)),
                     accuracy={
                         name: estimate(
                             robust_runs(
@@ -65,6 +65,10 @@ def transformed_rows(units: Sequence[Unit]) -> list[TransformedRow]:
                 )
             )
     return rows
+
+
+def _widest(evaluations: Sequence[Evaluated]) -> Evaluated:
+    return max(evaluations, key=lambda one: len(one.example))
 
 
 def transformations(units: Sequence[Unit]) -> tuple[str, ...]:
