@@ -29,8 +29,10 @@ IMAGES = {"CNN-28": 40, "PreActResNet18-w16": 24, "CNN-28, undefended": 200}
 def autoattack_section(all_networks: list[Network], size: Size) -> Results:
     """AutoAttack, standard version, until the last verdict (P5)."""
     results = Results()
-    for network in (*all_networks, undefended(all_networks[0])):
-        images = IMAGES[network.name] if size.rounds > 2 else 12
+    quick = size.rounds <= 2
+    chosen = all_networks[:1] if quick else all_networks
+    for network in (*chosen, undefended(all_networks[0])):
+        images = min(IMAGES[network.name], 20 if quick else 200)
         split = Split(
             (network.x[:images] * 255).round().to(torch.uint8), network.y[:images],
             torch.arange(images),
@@ -47,7 +49,7 @@ def autoattack_section(all_networks: list[Network], size: Size) -> Results:
                 channels_last(n), n, s, seed, "bfloat16"
             ),
         }
-        rounds = ROUNDS if size.rounds > 2 else 1
+        rounds = 1 if quick else ROUNDS
         seconds: dict[str, list[float]] = {name: [] for name in methods}
         found: dict[str, list[tuple[Tensor, float]]] = {name: [] for name in methods}
         for number in range(rounds):
