@@ -15,10 +15,10 @@ NEW_TABLES = {"collect:tiny", "tables:tiny", "figures:tiny", "report:all"}
 
 
 def cells(method: str, epsilons: tuple[str, ...] = ("0.1", "0.2")) -> set[str]:
-    """Name the training cells of a method and all attacks on them."""
+    """Name the training cells of a method, their probes and all attacks on them."""
     found = set()
     for e in epsilons:
-        found.add(f"train:tiny/{method}-linf-{e}-s0")
+        found |= {f"train:tiny/{method}-linf-{e}-s0", f"probe:tiny/{method}-linf-{e}-s0/gradients"}
         found |= {f"attack:tiny/{method}-linf-{e}-s0/{a}-linf-{e}" for a in ATTACKS}
     return found
 
@@ -77,7 +77,8 @@ def test_an_epsilon_more_and_an_attack_more(workspace: Workspace) -> None:
         cell = f"attack:tiny/{method}-linf"
         old |= {f"{cell}-{e}-s0/cw_2-linf-{e}" for e in ("0.1", "0.2")}
         new |= cells(method, ("0.3",)) | {f"{cell}-0.3-s0/cw_2-linf-0.3"}
-    assert workspace.cells_of(lambda: workspace.snakemake("--", "attack_all")) == old | new
+    done = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all", "probe_all"))
+    assert done == old | new
 
 
 def test_an_epsilon_less_is_no_cell_but_new_tables(workspace: Workspace) -> None:
@@ -107,7 +108,7 @@ def test_code_touches_what_imports_it_and_words_touch_nothing(workspace: Workspa
     pgd.write_text(pgd.read_text() + "\nUNUSED = 1\n")
     attacked = {f"attack:tiny/natural-s0/pgd_2-linf-{e}" for e in ("0.1", "0.2")}
     attacked |= {one for one in cells("fgsm_rs") if "/pgd_2-" in one}
-    done = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all"))
+    done = workspace.cells_of(lambda: workspace.snakemake("--", "attack_all", "probe_all"))
     assert done == cells("trades") | attacked
 
 
@@ -126,7 +127,8 @@ def test_force_computes_again_and_agrees_whatever_the_batch_size(workspace: Work
     workspace.edit(lambda p: p["studies"]["tiny"].update(attack_batch_size=16))
     assert workspace.is_finished()
     workspace.edit(only(("trades",)))
-    done = workspace.done_by(lambda: workspace.snakemake("-R", "train", "--", "attack_all"))
+    layers = ("attack_all", "probe_all")
+    done = workspace.done_by(lambda: workspace.snakemake("-R", "train", "--", *layers))
     assert done == dict.fromkeys(cells("trades", ("0.1",)), "computed")
     assert workspace.tables() == before
 

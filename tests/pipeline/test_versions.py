@@ -35,7 +35,9 @@ def test_a_clone_that_pulled_finds_nothing_to_do(clone: Workspace, pushed: Works
 
 
 def test_results_alone_are_enough_for_the_tables(clone: Workspace, pushed: Workspace) -> None:
-    clone.dvc("pull", "--quiet", "data/prepared", "results/train", "results/attack")
+    clone.dvc(
+        "pull", "--quiet", "data/prepared", "results/train", "results/attack", "results/probe"
+    )
     assert not (clone.root / "checkpoints").exists()
     planned = clone.run("advtrain", "plan").stdout
     assert [line.split()[0] for line in planned.splitlines()[:-1]] == [

@@ -154,8 +154,8 @@ class Workspace:
 
 
 def computed_cells(done: dict[str, str]) -> set[str]:
-    """Return the cells (train, attack and certify) that were computed, of what jobs did."""
-    cells = ("train:", "attack:", "certify:")
+    """Return the cells (train, attack, certify, probe) that were computed, of what jobs did."""
+    cells = ("train:", "attack:", "certify:", "probe:")
     return {id for id, what in done.items() if what == "computed" and id.startswith(cells)}
 
 

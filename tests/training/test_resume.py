@@ -87,7 +87,7 @@ def test_an_exception_in_the_caller_loses_no_epoch(tmp_path: Path, name: str, ep
     assert_equal(got._asdict(), expected._asdict())
 
 
-@pytest.mark.parametrize("name", filter(signatures.is_trained, signatures.modules("methods")))
+@pytest.mark.parametrize("name", [*filter(signatures.is_trained, signatures.modules("methods"))])
 def test_every_method_resumes_exactly(tmp_path: Path, name: str) -> None:
     """With every part of a recipe that has a state of its own."""
 
