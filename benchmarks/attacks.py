@@ -510,7 +510,7 @@ def restarts_section(all_networks: list[Network], size: Size) -> Results:
     """PGD-20 with restarts beside what the surviving examples cost in one run each (P6)."""
     results = Results()
     for given in all_networks:
-        # As large a batch as an evaluation has: a batch of few survivors is filled up to 32.
+        # As large a batch as an evaluation has: a batch of few survivors is filled up.
         network = given.of(2 * given.batch)
         seconds, found = interleaved(restarted(network), network, size.rounds)
         runs = [one.backwards.sum().item() / STEPS for one in found["dropping"]]

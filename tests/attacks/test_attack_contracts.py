@@ -267,7 +267,7 @@ def test_a_rerun_is_bitwise_equal(
 def test_an_examples_result_does_not_depend_on_its_batch(
     name: str, norm: str, trained: nn.Module, examples: Examples
 ) -> None:
-    """Batches of 32 and more; for smaller ones see `SMALLEST_BATCH`."""
+    """Batches of 40 and more; for small ones see `SMALLEST_BATCH`."""
     x, y = examples
     threat, noise = threat_of(norm), noise_for(len(x))
     whole = quick(name)(trained, x, y, threat, noise)

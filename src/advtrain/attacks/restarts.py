@@ -8,9 +8,9 @@ from torch import Tensor
 from advtrain.attacks.attack import Attacked
 
 # torch's CPU kernels give a row the same bits in any batch of 16 or more (measured with AVX-512,
-# CNNs, an MLP and a ResNet); in smaller ones the matrix products take other paths and logits move
-# by 1e-8 to 1e-6. Twice that, since other processors have other kernels.
-SMALLEST_BATCH = 32
+# CNNs, an MLP and ResNets); in smaller ones the matrix products take other paths and logits move
+# by 1e-8 to 1e-6.
+SMALLEST_BATCH = 16
 
 Attempt = Callable[[Tensor, int], tuple[Attacked, Tensor]]
 """(rows (M,) int64, restart) -> what was found for those rows, and (M,) bool: misclassified."""
