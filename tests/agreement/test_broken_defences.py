@@ -189,6 +189,7 @@ def audited(
         "method_additions": {"pgd_at": []},
         "method_upstream": {"pgd_at": {"teacher": None, "start": None}},
         "certificates": [],
+        "attack_sources": {},
         "strict": False,
     }
     (row,) = audit_rows(units([cell], info), info)

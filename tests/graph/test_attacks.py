@@ -138,9 +138,13 @@ def test_mistakes_are_named(make_graph: MakeGraph, given: dict[str, Any], messag
         ({"module": "transfer"}, "attacks.one.source: name the method whose network"),
         ({"module": "transfer", "source": "natral"}, "there is no method 'natral'; did you mean"),
         ({"module": "pgd", "source": "natural"}, "attacks.one.source is not a parameter of pgd"),
+        (
+            {"module": "corruption", "severity": 6},
+            "attacks.one.severity: expected one of 1, 2, 3, 4, 5, got 6",
+        ),
     ],
 )
-def test_mistakes_about_a_source_are_named(
+def test_mistakes_in_an_entry_are_named(
     make_graph: MakeGraph, entry: dict[str, Any], message: str
 ) -> None:
     def change(params: dict[str, Any]) -> None:

@@ -136,3 +136,4 @@ def test_a_strict_study_fails_where_an_audit_does(tmp_path: Path) -> None:
     assert "natural-s0: converged: of the gain of slow-linf-0.1" in told.stdout + told.stderr
     page = (workspace.root / "reports/index.html").read_text()
     assert "audit failed: converged" in page  # what was found is shown all the same
+    assert "1 failed; the study is strict: no table was written" in page

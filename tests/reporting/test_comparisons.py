@@ -72,6 +72,7 @@ def study(attacks: Sequence[str], methods: Sequence[str]) -> StudyInfo:
         "method_additions": {method: [] for method in methods},
         "method_upstream": {method: {"teacher": None, "start": None} for method in methods},
         "certificates": [],
+        "attack_sources": {},
         "strict": False,
     }
 

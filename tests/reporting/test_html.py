@@ -236,6 +236,14 @@ def test_a_failed_audit_is_among_the_flags_of_the_study(page: Page) -> None:
     assert any(text.startswith("audit failed: catastrophic overfitting") for text in listed)
 
 
+def test_the_facts_count_the_failed_audits(
+    page: Page, folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    assert "1 failed" in [text for text, place in page.texts if place[-1:] == ("dd",)]
+    strict = write(folder, drawn, tmp_path / "index.html", strict=True)
+    assert "1 failed; the study is strict: no table was written" in strict
+
+
 def test_every_audit_has_its_evidence_in_words_for_all_readers(page: Page) -> None:
     titles = {
         a["title"]

@@ -45,6 +45,18 @@ def test_percent_are_in_the_rendered_table_alone(tables: Path) -> None:
     assert rows[0]["training_epsilon"] == ""
 
 
+def test_the_results_say_on_whose_network_an_attack_is_crafted(collected: Collected) -> None:
+    def reading(**sources: str) -> str:
+        info = check_info(synthetic.study_info(attack_sources=sources))
+        return sheets(collected, info)["results"].reading
+
+    assert "crafted on" not in reading()
+    assert reading(cw_20="pgd_at").endswith(
+        " cw_20: crafted on the network of pgd_at of the same seed; for pgd_at itself it is an "
+        "attack on its own."
+    )
+
+
 def test_all_formats_hold_the_same_rows(tables: Path) -> None:
     expected = {"results": 6, "methods": 4, "comparisons": 6, "costs": 5, "curve": 25}
     for name in set(NAMES) - {"overlap", "audits"}:

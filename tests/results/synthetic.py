@@ -128,6 +128,7 @@ def study_info(**changes: object) -> dict[str, object]:
         "method_upstream": {method: {"teacher": None, "start": None} for method in METHODS},
         "method_additions": {method: [] for method in METHODS},
         "certificates": [],
+        "attack_sources": {},
         "strict": False,
         "failures": [],
         **changes,

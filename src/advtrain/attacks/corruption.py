@@ -16,7 +16,6 @@ from advtrain.attacks.attack import Attacked, check_norm
 from advtrain.attacks.frozen import crafting
 from advtrain.attacks.objectives import cross_entropy
 from advtrain.noise import Noise
-from advtrain.params.quantities import Count
 from advtrain.threat import Transformation
 
 NORMS = ("corruption",)
@@ -51,7 +50,7 @@ def corruption(
     noise: Noise,
     *,
     kind: Kind = "gaussian_noise",
-    severity: Count = 3,
+    severity: Literal[1, 2, 3, 4, 5] = 3,
 ) -> Attacked:
     """One of the 15 common corruptions of CIFAR-10-C (Hendrycks and Dietterich 2019, section 3).
 

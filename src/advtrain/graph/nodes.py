@@ -616,5 +616,8 @@ def _shown(study: Study, params: Params) -> dict[str, Any]:
             for m in study.methods
         },
         "certificates": list(study.certificates),
+        "attack_sources": {
+            a: source for a in study.attacks if (source := params.attacks[a].upstream.get("source"))
+        },
         "strict": study.strict,
     }

@@ -23,6 +23,9 @@ DEFAULT_NORMS = ("linf", "l2")
 
 Value = bool | int | float | str | tuple[float, ...] | None
 
+Choices = tuple[str | int, ...]
+"""The values of a `Literal`."""
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -30,7 +33,7 @@ class Parameter:
 
     name: str
     quantity: str
-    choices: tuple[str, ...]
+    choices: Choices
     optional: bool
     default: Value
 
@@ -50,7 +53,7 @@ class Parameter:
         """Say in words what a value of this parameter is."""
         words = _WORDS[self.quantity]
         if self.choices:
-            words = "one of " + ", ".join(self.choices)
+            words = "one of " + ", ".join(map(str, self.choices))
         return words + (" or null" if self.optional else "")
 
 
@@ -149,9 +152,9 @@ def _is_state(item: ast.AnnAssign) -> bool:
     )
 
 
-def _named_choices(path: Path) -> dict[str, tuple[str, ...]]:
+def _named_choices(path: Path) -> dict[str, Choices]:
     """Return the `Name = Literal[...]` that a file defines, or imports from the package."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Choices] = {}
     for item in _parsed(path, path.stat().st_mtime_ns).body:
         if isinstance(item, ast.ImportFrom) and (item.module or "").startswith("advtrain."):
             other = PACKAGE.joinpath(*(item.module or "").split(".")[1:]).with_suffix(".py")
@@ -173,10 +176,10 @@ def _parameter(
     name: str,
     annotation: ast.expr | None,
     default: ast.expr,
-    named: Mapping[str, tuple[str, ...]],
+    named: Mapping[str, Choices],
 ) -> Parameter:
     optional, quantity = False, ""
-    choices: tuple[str, ...] = ()
+    choices: Choices = ()
     parts = [annotation] if annotation is not None else []
     while parts:
         part = parts.pop()
@@ -207,9 +210,9 @@ def _parameter(
         raise TypeError(f"{where}: the default of {name}: {error}") from None
 
 
-def _literal_choices(part: ast.Subscript) -> tuple[str, ...]:
+def _literal_choices(part: ast.Subscript) -> Choices:
     items = part.slice.elts if isinstance(part.slice, ast.Tuple) else [part.slice]
-    return tuple(str(ast.literal_eval(item)) for item in items)
+    return tuple(ast.literal_eval(item) for item in items)
 
 
 def _whole(parameter: Parameter, given: Any) -> int:
@@ -270,10 +273,11 @@ def _text(parameter: Parameter, given: Any) -> str:
     return given
 
 
-def _choice(parameter: Parameter, given: Any) -> str:
-    if str(given) not in parameter.choices:
+def _choice(parameter: Parameter, given: Any) -> str | int:
+    known = {str(choice): choice for choice in parameter.choices}
+    if str(given) not in known:
         raise ValueError(f"expected {parameter.expected()}, got {given!r}")
-    return str(given)
+    return known[str(given)]
 
 
 _RANGES = {

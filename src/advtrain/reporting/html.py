@@ -10,9 +10,10 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from advtrain.reporting import wording
+from advtrain.reporting.audits import audit_rows, failures
 from advtrain.reporting.captions import captions, select
 from advtrain.reporting.lineage import Group, lineages
-from advtrain.reporting.measure import measure, units
+from advtrain.reporting.measure import Unit, measure, units
 from advtrain.reporting.sheet import Cell, Sheet
 from advtrain.reporting.study import UNKNOWN, Failure, StudyInfo, StudyReport, check_info
 from advtrain.reporting.svg import inline_svg
@@ -131,7 +132,7 @@ def _section(study: StudyReport, tables: Iterator[int], figures: Iterator[int]) 
     laid = sheets(collected, info)
     return Section(
         info=info,
-        facts=_facts(info, collected),
+        facts=_facts(info, collected, grouped),
         results=(next(tables), laid["results"]),
         folded=tuple(_folded(laid, tables)),
         costs=(next(tables), laid["costs"]),
@@ -147,7 +148,9 @@ def _classes(classes: int) -> str:
     return f"{classes} (chance {wording.percent_words(1 / classes)})"
 
 
-def _facts(info: StudyInfo, collected: Collected) -> tuple[tuple[str, str], ...]:
+def _facts(
+    info: StudyInfo, collected: Collected, grouped: Sequence[Unit]
+) -> tuple[tuple[str, str], ...]:
     cells = collected.cells.num_rows
     return (
         ("data set", info["dataset"]),
@@ -156,7 +159,15 @@ def _facts(info: StudyInfo, collected: Collected) -> tuple[tuple[str, str], ...]
         ("attacks", ", ".join(info["attacks"])),
         ("trained cells", str(cells)),
         ("rows", f"{collected.outcomes.num_rows:,}"),
+        ("audits", _audits(failures(audit_rows(grouped, info)), strict=info["strict"])),
     )
+
+
+def _audits(failed: Sequence[str], *, strict: bool) -> str:
+    """Say how many audits failed, and what follows where the study is strict."""
+    if not failed:
+        return "none failed"
+    return f"{len(failed)} failed" + "; the study is strict: no table was written" * strict
 
 
 def _folded(laid: Mapping[str, Sheet], tables: Iterator[int]) -> Iterator[Folded]:

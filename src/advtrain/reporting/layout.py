@@ -72,11 +72,20 @@ def results_sheet(rows: Sequence[ResultRow], info: StudyInfo) -> Sheet:
             f"is the share of test examples whose prediction at the point that the attack returned "
             f"is the label; the worst case counts an example only if its clean prediction and that "
             f"of every attack are, over the examples that every attack was run on. {MEANS} "
-            f"Passes: of the whole training, per training example."
+            f"Passes: of the whole training, per training example.{_sources(info)}"
         ),
         columns=tuple(columns),
         rows=tuple(laid),
         data=results_data(rows, info["attacks"]),
+    )
+
+
+def _sources(info: StudyInfo) -> str:
+    """Say on whose network an attack is crafted, if not on the attacked one."""
+    return "".join(
+        f" {attack}: crafted on the network of {method} of the same seed; for {method} itself it "
+        f"is an attack on its own."
+        for attack, method in info["attack_sources"].items()
     )
 
 

@@ -44,6 +44,8 @@ class StudyInfo(TypedDict):
         method_additions: what the recipe of each does besides the method, by label: `averaging
             ema`, `cutout 2`.
         certificates: the certificates' names, in the order of the rows.
+        attack_sources: the method on whose cells an attack is crafted, by attack; for an attack on
+            the attacked cell itself, none.
         strict: no tables are written if an audit fails.
         failures: the cells without numbers.
     """
@@ -61,6 +63,7 @@ class StudyInfo(TypedDict):
     method_upstream: dict[str, dict[str, str | None]]
     method_additions: dict[str, list[str]]
     certificates: list[str]
+    attack_sources: dict[str, str]
     strict: bool
     failures: list[Failure]
 
