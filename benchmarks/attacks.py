@@ -53,6 +53,7 @@ from advtrain.models.small_cnn import small_cnn  # noqa: E402
 from advtrain.noise import Noise  # noqa: E402
 from advtrain.threat import ThreatModel  # noqa: E402
 from advtrain.training.precision import lowered  # noqa: E402
+from pipeline.job import keep_freed_memory  # noqa: E402
 
 CPU = torch.device("cpu")
 PACKAGES = ("torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
@@ -707,6 +708,7 @@ def main() -> None:
     given = parser.parse_args()
     size = Size(rounds=2, images=128) if given.quick else Size(rounds=7, images=1024)
     sections: dict[str, Results] = {}
+    keep_freed_memory()  # as the pipeline's jobs do
     with one_thread():
         before = machine()
         print(json.dumps(before), flush=True)
