@@ -10,7 +10,7 @@ from advtrain.attacks.ascent import ascend
 from advtrain.attacks.objectives import cross_entropy
 from advtrain.methods.method import Terms
 from advtrain.threat import ThreatModel
-from advtrain.training.precision import lowered
+from advtrain.training.precision import computing, lowered
 from advtrain.training.updates import awp, plain
 from tests.training.tiny import network, split_of
 
@@ -179,7 +179,64 @@ def test_an_exception_in_the_caller_leaves_nothing() -> None:
 
 def test_an_unknown_precision_is_named() -> None:
     with (
-        pytest.raises(ValueError, match="precision 'float16' is unknown; expected float32 or"),
-        lowered(network(), CPU, "float16"),
+        pytest.raises(ValueError, match="precision 'float8' is unknown; expected float32, tf32,"),
+        computing("float8", network(), CPU),
     ):
         pass
+    with pytest.raises(ValueError, match="float16 is the precision of a model"):
+        computing("float16").__enter__()
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", "ieee"), ("tf32", "tf32")])
+def test_tf32_is_on_where_it_is_asked_for_and_nowhere_else(precision: str, expected: str) -> None:
+    switches = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [switch.fp32_precision for switch in switches]
+    with computing(precision, network(), CPU):
+        assert [switch.fp32_precision for switch in switches] == [expected] * 2
+    assert [switch.fp32_precision for switch in switches] == before
+
+
+def first_step(model: nn.Module, precision: str, scale: float) -> dict[str, Tensor]:
+    """Gradients of the weights and of the images, of a loss that may be tiny."""
+    x, y = data()
+    x = x.clone().requires_grad_()
+    with computing(precision, model, CPU):
+        (scale * functional.cross_entropy(model(x), y)).backward()
+    return {"x": x.grad, **{name: weight.grad for name, weight in model.named_parameters()}}
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_float16_gradients_are_scaled_over_what_16_bits_lose(scale: float) -> None:
+    """A loss of 1e-6: unscaled, most gradients would be 0 (float16 ends at 6e-8)."""
+    full, low = network(dropout=0.0).eval(), network(dropout=0.0).eval()
+    one, other = first_step(full, "float32", scale), first_step(low, "float16", scale)
+    for name, gradient in one.items():
+        assert other[name].dtype == torch.float32
+        assert (other[name] - gradient).norm() <= 0.03 * gradient.norm(), name
+    assert found(low) == (0, 0, False)
+    assert all(not weight._backward_hooks for weight in low.parameters())
+
+
+def test_a_network_trains_in_float16_much_as_in_float32() -> None:
+    full, low = network(dropout=0.0), network(dropout=0.0)
+    one, other = losses(full, "float32"), losses(low, "float16")
+    assert one != other
+    assert other[:10] == pytest.approx(one[:10], rel=0.01, abs=0.002)
+    assert other[-1] < 0.1 * other[0]
+
+
+def test_the_weight_perturbation_of_float16_has_the_size_of_float32s() -> None:
+    """AWP asks for weight gradients without `.backward()`: they are unscaled there too."""
+
+    def perturbed(precision: str) -> Tensor:
+        model = network(dropout=0.0)
+        x, y = data()
+
+        def loss() -> Terms:
+            logits = model(x)
+            return Terms(functional.cross_entropy(logits, y), logits, {})
+
+        with computing(precision, model, CPU):
+            return awp(model, torch.optim.SGD(model.parameters(), lr=0.1), loss, gamma=0.1).total
+
+    assert perturbed("float16").item() == pytest.approx(perturbed("float32").item(), rel=0.01)

@@ -16,10 +16,11 @@ from advtrain.attacks.frozen import crafting
 from advtrain.attacks.objectives import cross_entropy
 from advtrain.attacks.restarts import SMALLEST_BATCH, filled
 from advtrain.data.store import Split
-from advtrain.evaluation.precision import AttackPrecision, computing
+from advtrain.evaluation.precision import AttackPrecision
 from advtrain.evaluation.rows import Columns, batches, images_of, name_of
 from advtrain.noise import Noise
 from advtrain.threat import ThreatModel, Transformation
+from advtrain.training.precision import computing
 
 Images = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 

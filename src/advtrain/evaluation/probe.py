@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from advtrain.attacks.attack import predictions
 from advtrain.attacks.objectives import cross_entropy, margin
 from advtrain.data.store import Split
-from advtrain.evaluation.precision import computing
 from advtrain.evaluation.rows import Columns, images_of, rows_of
+from advtrain.training.precision import computing
 
 COLUMNS = {
     "example": np.int64,

@@ -37,6 +37,8 @@ class FgsmMixed(Method):
         crafting: mode of the model while it is attacked.
     """
 
+    rowwise = False
+
     clean_fraction: Share = 0.5
     step_size: StepSize = "epsilon"
     crafting: Mode = "train"

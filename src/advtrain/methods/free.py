@@ -36,6 +36,7 @@ class Free(Method):
     """
 
     input_gradient = True
+    rowwise = False
 
     replays: Count = 8
     step_size: StepSize = "epsilon"

@@ -48,6 +48,8 @@ class Gradalign(Method):
         crafting: mode of the model while it is attacked.
     """
 
+    second_order = True
+
     regularisation: NonNegative = 0.2
     hold_clean: bool = True
     step_size: StepSize = "epsilon"

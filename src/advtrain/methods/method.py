@@ -88,6 +88,9 @@ class Method(ABC):
         input_gradient: whether `after_step` wants the gradient of the loss at `x_adv`, taken by
             the same backward pass as that of the weights.
         within_budget: whether `perturb` returns images of the threat set.
+        rowwise: whether a weight step is the mean of the steps of its rows (each example with its
+            views), so that it can be taken in parts.
+        second_order: whether the loss holds gradients of its own.
         norms: of the budgets that the method can train at.
         views: how many augmentations of each example a minibatch holds.
         per_example: names of the values that the method learns for each training example, which
@@ -97,6 +100,8 @@ class Method(ABC):
     needs_threat: ClassVar[bool] = True
     input_gradient: ClassVar[bool] = False
     within_budget: ClassVar[bool] = True
+    rowwise: ClassVar[bool] = True
+    second_order: ClassVar[bool] = False
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     views: ClassVar[int] = 1
     per_example: ClassVar[tuple[str, ...]] = ()

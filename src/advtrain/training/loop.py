@@ -34,8 +34,11 @@ from advtrain.threat import ThreatModel
 from advtrain.training import randomness
 from advtrain.training.averaging import Average, Averaging
 from advtrain.training.checkpoint import load_resume, load_weights, save_resume, save_weights
+from advtrain.training.compiling import CompileMode, compiled
 from advtrain.training.extra_data import extra_rows, shares
-from advtrain.training.precision import Precision, lowered
+from advtrain.training.micro_batches import MicroBatches
+from advtrain.training.precision import Precision, computing
+from advtrain.training.randomness import Determinism
 from advtrain.training.schedules import Schedule, multiplier
 from advtrain.training.updates import EVALUATIONS, UpdateName, awp, plain
 
@@ -123,6 +126,11 @@ def train(
     policy: Policy = "none",
     policy_start: Share = 0.0,
     precision: Precision = "float32",
+    determinism: Determinism = "deterministic",
+    channels_last: bool = False,
+    compile_mode: CompileMode = "none",
+    micro_batch: Whole = 0,
+    halve_on_out_of_memory: bool = False,
     validation_steps: Whole = 10,
     validate_every: Count = 1,
 ) -> Trained:
@@ -171,7 +179,15 @@ def train(
         cutout: side in pixels of the square that is blanked; 0 for none.
         policy: of colours and shapes: `autoaugment` (that for CIFAR-10), `randaugment` or none.
         policy_start: share of the training after which policy and cutout are applied.
-        precision: of the forward passes in training; weights and validation are float32.
+        precision: of the forward passes in training; weights and validation are float32. TF32 is
+            off unless this is `tf32`.
+        determinism: `fast` lets CUDA kernels add in any order; two runs then differ by rounding.
+        channels_last: the layout of images and weights in memory; another rounding, and faster.
+        compile_mode: of `torch.compile` for the training's passes; another rounding.
+        micro_batch: images per forward pass; 0 for the whole minibatch. A weight step is the same
+            up to rounding and costs one more forward pass; refused where it would be another one
+            (BatchNorm, and methods that keep a perturbation from step to step).
+        halve_on_out_of_memory: instead of failing, halve the micro-batch for the rest of the run.
         validation_steps: of the PGD (random start, step epsilon/4) that measures the robust
             accuracy; 0 for none.
         validate_every: epochs between two validations; the last epoch is always validated.
@@ -195,6 +211,11 @@ def train(
         raise ValueError("the training split is empty; expected 1 example or more")
     if label_smoothing == 1:
         raise ValueError("label_smoothing 1 leaves nothing of the labels to learn; expected [0, 1)")
+    if precision == "float16" and method.second_order:
+        raise ValueError(
+            f"precision float16 scales gradients, which {type(method).__name__} descends "
+            "themselves; choose bfloat16"
+        )
     labelled, extra = shares(batch_size, extra_fraction)
     if extra and not data.extra:
         raise ValueError(
@@ -204,8 +225,9 @@ def train(
     # Without a budget the ball is the image itself, so that every method has the same signature.
     ball = threat or ThreatModel("linf", 0.0)
 
-    with randomness.reproducible(seed, device):
-        model.to(device)
+    with randomness.reproducible(seed, device, determinism):
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model.to(device, memory_format=layout)  # type: ignore[call-overload]
         pool = _pool(data, extra > 0).to(device)
         ids = pool.example[: len(data.train)]
         stepper = _optimizer(
@@ -217,6 +239,7 @@ def train(
         steps = minibatches * method.replays * passes_over_data
         classes = _classes(model, pool) if label_smoothing else 0
         method.start(pool.example)
+        micro = MicroBatches(model, method, micro_batch, halve=halve_on_out_of_memory)
 
         history: list[dict[str, float]] = []
         current = last = best = _copy(model)
@@ -235,6 +258,7 @@ def train(
                 "optimizer": stepper.state_dict(),
                 "average": average.state_dict(),
                 "method": method.state_dict(),
+                "micro_batch": micro.size,
                 "random": randomness.state(device),
             }
 
@@ -247,6 +271,7 @@ def train(
             last, best = state["last"], state["best"]
             best_epoch, best_score = state["best_epoch"], state["best_score"]
             forward, backward = state["spent"]
+            micro.size = state["micro_batch"]
             model.load_state_dict(current)
             stepper.load_state_dict(state["optimizer"])
             average.load_state_dict(state["average"])
@@ -277,7 +302,7 @@ def train(
             sizes: list[int] = []
             first: tuple[Batch, Noise] | None = None
             model.train()
-            with lowered(model, device, precision):
+            with compiled(model, compile_mode), computing(precision, model, device):
                 for rows in chosen:
                     strong = step >= policy_start * steps
                     noise = _noise(seed, pool.example[rows], method.views)
@@ -288,7 +313,7 @@ def train(
                         flip=flip,
                         cutout=cutout if strong else 0,
                         policy=policy if strong else "none",
-                    )
+                    ).contiguous(memory_format=layout)
                     y = pool.labels[rows].repeat(method.views)
                     smoothed = _smoothed(y, classes, label_smoothing) if label_smoothing else None
                     batch = Batch(x, y, pool.example[rows].repeat(method.views), smoothed)
@@ -307,11 +332,9 @@ def train(
                         rates.append(rate)
                         batch = batch._replace(progress=step / steps)
                         drawn_now = noise.fold_in(CRAFT).fold_in(step)
-                        x_adv = method.perturb(model, batch, ball, drawn_now)
-                        if method.input_gradient:
-                            x_adv.requires_grad_()
-                        loss = partial(method.loss, model, batch, x_adv, ball, drawn_now)
-                        terms = take_step(model, stepper, loss)
+                        x_adv, terms = micro.step(
+                            partial(take_step, model, stepper), model, batch, ball, drawn_now
+                        )
                         method.after_step(batch, x_adv.detach(), x_adv.grad, ball)
                         step += 1
                         average.after_step(model, step / steps)
@@ -323,7 +346,8 @@ def train(
                         correct.append((predictions(terms.logits.detach()) == batch.y).sum())
                         sizes.append(len(x))
                         cost, evaluated = method.cost(), EVALUATIONS[update_now]
-                        forward += len(x) * (cost.crafting.forward + evaluated * cost.loss.forward)
+                        forward += len(x) * cost.crafting.forward
+                        forward += len(x) * evaluated * micro.forwards * cost.loss.forward
                         backward += len(x) * (
                             cost.crafting.backward + evaluated * cost.loss.backward
                         )
@@ -346,15 +370,16 @@ def train(
                 "backward_passes": round(backward),
             }
             if epoch % validate_every == 0 or epoch == passes_over_data:
-                row |= _validate(
-                    average.model,
-                    data.validation,
-                    threat,
-                    seed,
-                    device,
-                    validation_steps,
-                    batch_size,
-                )
+                with computing("float32"):
+                    row |= _validate(
+                        average.model,
+                        data.validation,
+                        threat,
+                        seed,
+                        device,
+                        validation_steps,
+                        micro.size or batch_size,
+                    )
             if method.per_example:
                 save_weights(_values_of(workspace, epoch), method.example_values())
             history.append(row)
@@ -487,11 +512,13 @@ def _optimizer(
     groups = [{"params": decayed, "weight_decay": weight_decay}]
     if spared:
         groups.append({"params": spared, "weight_decay": 0.0})
+    # One kernel for all weights, where launching one each would cost more than it computes.
+    fused = all(weight.is_cuda for weight in decayed)
     # The learning rate is set at every step.
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov)
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=fused)
     if name == "adam" and not nesterov:
-        return torch.optim.Adam(groups, lr=0.0, betas=(momentum, 0.999))
+        return torch.optim.Adam(groups, lr=0.0, betas=(momentum, 0.999), fused=fused)
     if name == "adam":
         raise ValueError("nesterov is for the optimizer sgd, got it with adam; set one of the two")
     raise ValueError(f"optimizer {name!r} is unknown; expected sgd or adam")

@@ -4,14 +4,19 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+Determinism = Literal["deterministic", "fast"]
+"""What a run promises: the same bits each time, or the fastest kernels."""
+
 
 @contextmanager
-def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+def reproducible(
+    seed: int, device: torch.device, determinism: Determinism = "deterministic"
+) -> Iterator[None]:
     """Seed the global generators and allow deterministic operations only, while the context lasts.
 
     The library draws from `noise` alone; the global generators are for models that draw by
@@ -20,6 +25,8 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     Args:
         seed: of every global generator.
         device: whose generator is seeded beside the CPU's.
+        determinism: `fast` seeds too, but lets cuDNN time its kernels and torch add in any order on
+            CUDA: two runs then differ by rounding. On a CPU both are the same.
     """
     found = state(device)
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -29,10 +36,10 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     # cuBLAS reads this at its first call; without it, it has no deterministic mode.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(determinism == "deterministic")
         # Filling new memory would only show reads of unset values, and costs a pass each time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.benchmark = determinism == "fast"
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
