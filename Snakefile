@@ -11,7 +11,7 @@ ROOT = Path(workflow.basedir)
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from advtrain.graph.sync import sync
-from pipeline.devices import visible_gpus
+from pipeline.devices import gpu_places
 from pipeline.follow import Follower, write_partial_report
 from pipeline.wiring import RUN, hold_workspace, inputs_of, load_graph, marker, spec_of
 
@@ -20,7 +20,7 @@ workdir: ROOT
 
 
 G = load_graph(ROOT, config)  # params.yaml, with what --config gave laid over it
-GPUS = visible_gpus() if G.params.device != "cpu" else []
+GPUS = gpu_places(G.params.device, G.params.cells_per_gpu)
 if (
     GPUS and "gpu" not in workflow.global_resources
 ):  # `--resources gpu=N` says otherwise

@@ -42,9 +42,12 @@ from advtrain.provenance import (
 )
 from pipeline.devices import leased_device
 from pipeline.job import Job, JobError, Progress, quiet_environment
+from pipeline.memory import limit_to_share, peak_bytes, shortage_explained
+from pipeline.processes import Used, processes_of, train_together
 from pipeline.warm import HEAVY, ask
 
 JOURNAL = ".pipeline/journal.jsonl"
+EPOCH_TIMES = ("epoch", "time", "seconds", "measured")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -137,25 +140,21 @@ def _compute(
 ) -> Manifest:
     """Run the step; return the manifest of what it wrote under the workspace."""
     progress.update()
-    with leased_device(root, spec) as device:
-        step = import_module(f"pipeline.steps.{spec.get('step', spec['stage'])}")
-        started = progress.since = time.time()
-        job = Job(root, spec, workspace, progress)
-        step.run(job)
-        finished = time.time()
+    job, count = Job(root, spec, workspace, progress), processes_of(spec)
+    used = _run_step(job, spec) if count == 1 else train_together(job, count)
+    finished = time.time()
     timing = [path for path in spec["outputs"] if path.endswith("/timing.json")]
     epochs = progress.epochs()
     for path in timing:
         write_json(
             workspace / "outputs" / path,
             {
-                "started": epochs[0]["time"] - epochs[0]["seconds"] if epochs else started,
+                "started": epochs[0]["time"] - epochs[0]["seconds"] if epochs else used.started,
                 "finished": finished,
-                "seconds": sum(e["seconds"] for e in epochs) if epochs else finished - started,
-                "epochs": [
-                    {name: e[name] for name in ("epoch", "time", "seconds")} for e in epochs
-                ],
-                "device": device(),
+                "seconds": sum(e["seconds"] for e in epochs) if epochs else finished - used.started,
+                "epochs": [{name: e[name] for name in EPOCH_TIMES if name in e} for e in epochs],
+                "device": used.device,
+                "peak_memory_bytes": used.peak_memory,
                 "git_commit": git_commit(root),
             },
         )
@@ -164,6 +163,17 @@ def _compute(
     if absent:
         raise JobError(f"the step wrote no {absent[0]}; its files and the graph disagree")
     return make_manifest(spec, describe_outputs(outputs, spec), inputs, environment())
+
+
+def _run_step(job: Job, spec: dict[str, Any]) -> Used:
+    """Run a job's step in this process."""
+    with leased_device(job.root, spec) as device:
+        step = import_module(f"pipeline.steps.{spec.get('step', spec['stage'])}")
+        started = job.progress.since = time.time()
+        with shortage_explained(spec):
+            limit_to_share(spec)
+            step.run(job)
+        return Used(device(), peak_bytes(), started)
 
 
 def _publish(root: Path, folder: str, outputs: Path, manifest: Manifest) -> None:

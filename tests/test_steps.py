@@ -15,6 +15,7 @@ from advtrain.graph.nodes import Graph, Node
 from advtrain.results.certified import read_certified
 from advtrain.results.files import read_table
 from advtrain.results.outcomes import table_stamps
+from advtrain.results.timings import SECTIONS
 from advtrain.training.checkpoint import load_weights
 from pipeline.evaluated import in_words
 from pipeline.job import Job, Progress
@@ -329,6 +330,26 @@ def test_the_protocol_in_words() -> None:
     assert in_words(said) == f"smoothing(sigma=0.25, samples=100), l2, {told}"
     said["threat"] = {"norm": "linf", "epsilon": 8 / 255}
     assert in_words(said) == f"smoothing(sigma=0.25, samples=100), linf 0.0313725, {told}"
+
+
+def test_the_times_of_a_training_say_what_they_went_into(make_graph: MakeGraph) -> None:
+    def change(params: dict[str, Any]) -> None:
+        small(params)
+        params["recipes"]["short"] |= {"epochs": 2, "extra_fraction": 0.0}
+        del params["methods"]["trades"]["teacher"]
+
+    node = make_graph(change)[NATURAL]
+    make(node)
+    folder = node.root / node.folder
+    timing = json.loads((folder / "timing.json").read_text())
+    measured = [epoch["measured"] for epoch in timing["epochs"]]
+    assert len(measured) == 2
+    for epoch in measured:
+        assert set(epoch) == {*SECTIONS, "images_per_second", "peak_memory_bytes"}
+        assert epoch["update"] > 0 < epoch["images_per_second"]
+    assert sum(epoch["update"] for epoch in measured) < timing["seconds"]
+    history = read_table(folder / "history.parquet")
+    assert not {*measured[0], "measured", "seconds"} & {*history.column_names}
 
 
 def test_a_file_of_a_role(make_graph: MakeGraph) -> None:

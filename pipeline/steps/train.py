@@ -13,6 +13,7 @@ from advtrain.results.files import write_table
 from advtrain.results.history import write_history
 from advtrain.threat import ThreatModel
 from advtrain.training.checkpoint import load_weights, save_weights
+from advtrain.training.distributed import ALONE
 from advtrain.training.extra_data import pseudo_label
 from advtrain.training.loop import TrainingData, train
 from advtrain.training.pretrained import start_from
@@ -24,18 +25,27 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from advtrain.data.store import Split
+    from advtrain.training.distributed import Processes
     from pipeline.job import Job
 
 
-def run(job: Job) -> None:
-    """Train the cell, or continue where a killed run of it stopped."""
+def run(job: Job, processes: Processes = ALONE) -> None:
+    """Train the cell, or continue where a killed run of it stopped.
+
+    Args:
+        job: of the cell.
+        processes: that train it together, each of which makes this call; the first one writes.
+    """
     params = job.params
     torch.set_num_threads(1)
     device = choose_device(job.unkeyed["device"])
     folder = job.input_folder("prepare")
     # The split file of the test examples is never opened here.
+    raw = job.root / job.unkeyed["raw_data"]  # where photographs lie that are decoded as we go
     data = TrainingData(
-        load_split(folder, "train"), load_split(folder, "validation"), extra_data(job, device)
+        load_split(folder, "train", raw=raw),
+        load_split(folder, "validation", raw=raw),
+        extra_data(job, device),
     )
     torch.manual_seed(params["seed"])
     model = initial_model(job)
@@ -51,8 +61,12 @@ def run(job: Job) -> None:
         job.workspace,
         lambda row: job.progress.epoch(row, -(-recipe["epochs"] // method.replays)),
         device,
+        job.progress.measure,
+        processes,
         **recipe,
     )
+    if not processes.writes:
+        return
     save_weights(job.output("last.safetensors"), trained.last)
     save_weights(job.output("best.safetensors"), trained.best)
     write_history(job.output("history.parquet"), trained.history)

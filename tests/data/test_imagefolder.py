@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torchvision import transforms
 from advtrain.data.imagefolder import imagefolder
 from advtrain.data.prepare import prepare
 from advtrain.data.source import Part
-from advtrain.data.store import load_description, load_split
+from advtrain.data.store import Photographs, load_description, load_split
 
 SHAPES = [(40, 30), (30, 40), (64, 33), (28, 28), (20, 25)]
 
@@ -116,6 +117,71 @@ def test_wrong_folders(raw: Path) -> None:
     (raw / "empty/train").mkdir(parents=True)
     with pytest.raises(ValueError, match="holds no folders"):
         imagefolder(raw, folder="empty")
+
+
+def test_photographs_are_listed(raw: Path, tmp_path: Path) -> None:
+    source = imagefolder(
+        raw, folder="pets", image_size=8, shorter_side=10, decode="every_epoch", least_area=0.25
+    )
+    prepare(source, tmp_path / "out", validation=0.4)
+    facts = load_description(tmp_path / "out")
+    assert facts["photographs"] == {
+        "splits": ["train", "validation"],
+        "shorter_side": 10,
+        "least_area": 0.25,
+    }
+    whole = sorted(path for path in (raw / "pets/train").rglob("?.*"))
+    for name, count in (("train", 6), ("validation", 4)):
+        listed = load_split(tmp_path / "out", name, raw=raw).stored
+        assert isinstance(listed, Photographs)
+        assert (listed.name, listed.raw, listed.size) == ("pets", raw, 8)
+        assert (listed.shorter_side, listed.least_area) == (10, 0.25)
+        files = [raw / file for file in listed.files.to_pylist()]
+        assert len(files) == count
+        assert [file.stat().st_size for file in files] == listed.sizes.tolist()
+        assert set(files) <= set(whole)
+        whole = [file for file in whole if file not in files]
+    assert not whole
+    assert load_split(tmp_path / "out", "test").images.shape == (4, 3, 8, 8)
+
+
+def test_a_list_is_of_the_same_examples_as_pixels(raw: Path, tmp_path: Path) -> None:
+    for decode in ("once", "every_epoch"):
+        source = imagefolder(raw, folder="pets", image_size=8, decode=decode)
+        prepare(source, tmp_path / decode, validation=0.4)
+    facts, listed_facts = (load_description(tmp_path / one) for one in ("once", "every_epoch"))
+    assert "photographs" not in facts
+    for name in ("classes", "size", "counts", "class_counts", "source_checksums"):
+        assert listed_facts[name] == facts[name]
+    assert listed_facts["sha256"]["test.arrow"] == facts["sha256"]["test.arrow"]
+    for name in ("train", "validation"):
+        pixels = load_split(tmp_path / "once", name)
+        listed = load_split(tmp_path / "every_epoch", name, raw=raw)
+        assert listed.example.tolist() == pixels.example.tolist()
+        assert listed.labels.tolist() == pixels.labels.tolist()
+
+
+def test_a_list_is_the_same_wherever_the_photographs_lie(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw / "pets", tmp_path / "elsewhere/pets")
+    for name, place in (("one", raw), ("other", tmp_path / "elsewhere")):
+        prepare(imagefolder(place, folder="pets", decode="every_epoch"), tmp_path / name)
+    for file in ("train.arrow", "validation.arrow", "dataset.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+
+
+def test_no_photograph_of_a_list_is_read_by_prepare(raw: Path, tmp_path: Path) -> None:
+    path = raw / "pets/train/dog/2.JPEG"
+    path.write_bytes(b"no image at all")
+    prepare(imagefolder(raw, folder="pets", decode="every_epoch"), tmp_path / "out")
+    assert load_description(tmp_path / "out")["counts"]["train"] == 9
+
+
+def test_photographs_cannot_be_stripped_of_their_labels(raw: Path, tmp_path: Path) -> None:
+    source = imagefolder(raw, folder="pets", decode="every_epoch")
+    with pytest.raises(ValueError, match=r"pets: unlabelled is 0\.2, .* set unlabelled to 0, or"):
+        prepare(source, tmp_path / "out", unlabelled=0.2)
+    prepare(source, tmp_path / "out")
+    assert len(load_split(tmp_path / "out", "unlabelled")) == 0
 
 
 def test_published_sample(published: Callable[[str], Path], tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
+from advtrain.data.imagefolder import imagefolder
 from advtrain.data.prepare import prepare
 from advtrain.data.source import Source
-from advtrain.data.store import load_description, load_split
+from advtrain.data.store import Photographs, load_description, load_split
 
 
 @pytest.fixture
@@ -79,6 +82,43 @@ def test_file_of_several_batches(folder: Path) -> None:
         writer.write_table(table, max_chunksize=10)
     with pytest.raises(ValueError, match="expected one record batch"):
         load_split(folder, "train", verify=False)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A prepared data set whose training split lists twelve photographs."""
+    for name in ("cat", "dog"):
+        (tmp_path / "raw/pets/train" / name).mkdir(parents=True)
+        for number in range(10):
+            image = Image.new("RGB", (9, 9), (number, 0, 0))
+            image.save(tmp_path / "raw/pets/train" / name / f"{number}.png")
+    source = imagefolder(tmp_path / "raw", folder="pets", image_size=8, decode="every_epoch")
+    prepare(source, tmp_path / "out", test=0.2, validation=0.25)
+    return tmp_path / "out"
+
+
+def test_rows_of_photographs_can_be_taken(listed: Path) -> None:
+    split = load_split(listed, "train", raw=Path("raw"))
+    assert isinstance(split.stored, Photographs)
+    rows = torch.tensor([7, 2])
+    taken = split.take(rows).stored
+    assert isinstance(taken, Photographs)
+    assert taken.files.to_pylist() == [split.stored.files[row].as_py() for row in (7, 2)]
+    assert taken.sizes.tolist() == split.stored.sizes[[7, 2]].tolist()
+    first = split.take(slice(3)).stored
+    assert len(first) == len(first.sizes) == 3
+    assert first.files.to_pylist() == split.stored.files[:3].to_pylist()
+
+
+def test_photographs_need_a_folder(listed: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.arrow: lists photographs, .*which folder of raw"):
+        load_split(listed, "train")
+
+
+def test_a_list_of_other_columns(listed: Path) -> None:
+    shutil.copy(listed / "test.arrow", listed / "train.arrow")
+    with pytest.raises(ValueError, match=r"one record batch that lists photographs.*prepare step"):
+        load_split(listed, "train", raw=Path("raw"), verify=False)
 
 
 def test_missing_files_say_what_to_do(folder: Path) -> None:

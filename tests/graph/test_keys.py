@@ -84,6 +84,7 @@ def test_recipe_model_and_data_move_everything(make_graph: MakeGraph, change: Ch
     "change",
     [
         lambda p: p.update(device="auto"),
+        lambda p: p.update(cells_per_gpu=4),
         lambda p: p.update(raw_data="elsewhere"),
         lambda p: p.update(store_gib=1),
         lambda p: p["studies"]["tiny"].update(title="Another", attack_batch_size=7),

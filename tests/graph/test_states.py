@@ -141,6 +141,21 @@ def test_markers_say_what_the_keys_say(make_graph: MakeGraph) -> None:
     assert (graph.root / graph[TRADES].spec_path).exists()  # the old snapshot stays what it was
 
 
+def test_a_job_that_is_to_run_gets_the_device_and_the_batch_size_of_now(
+    make_graph: MakeGraph,
+) -> None:
+    sync(make_graph())
+
+    def change(params: dict[str, Any]) -> None:
+        params |= {"device": "auto", "cells_per_gpu": 4}
+        params["studies"]["tiny"]["attack_batch_size"] = 8
+
+    graph = make_graph(change)
+    sync(graph)
+    spec = json.loads((graph.root / graph[ATTACK].spec_path).read_text())
+    assert spec["unkeyed"] == {"device": "auto", "cells_per_gpu": 4, "batch_size": 8}
+
+
 def test_weights_that_were_not_pulled_are_missed_by_attacks_alone(make_graph: MakeGraph) -> None:
     graph = make_graph()
     finish_all(graph)

@@ -66,6 +66,7 @@ STUDY = "studies.digits"
         ("run", ["digits", "digits"], "run: 'digits' is given twice"),
         ("raw_data", 3, "raw_data: expected a folder, got 3"),
         ("device", "gpu", "device: expected auto, cpu or cuda, got 'gpu'"),
+        ("cells_per_gpu", 0, "cells_per_gpu: expected a whole number, 1 or more, got 0"),
         ("store_gib", -1, "store_gib: expected a number, 0 or more"),
         (f"{STUDY}.epsilons", [8], r"epsilons\[0\]: linf epsilon is in \[0, 1\] pixel units, got 8"
          "; did you mean 8/255"),

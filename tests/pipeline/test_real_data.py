@@ -58,6 +58,38 @@ def test_a_folder_of_images(tmp_path: Path, published: Callable[[str], Path]) ->
     run(tmp_path, params(published("imagenette_sample"), dataset | {"train_examples": 40}, model))
 
 
+def test_photographs_that_are_decoded_at_every_epoch(
+    tmp_path: Path, published: Callable[[str], Path]
+) -> None:
+    dataset = {
+        "module": "imagefolder",
+        "folder": "imagenette-sample",
+        "image_size": 32,
+        "decode": "every_epoch",
+        "train_examples": 40,
+        "test_examples": 40,
+    }
+    model = {"module": "resnet", "depth": 18, "normalisation": "imagenet"}
+    given = params(published("imagenette_sample"), dataset, model)
+    given["recipes"]["short"] |= {"epochs": 2, "flip": True}
+    workspace = run(tmp_path, given)
+    # What is prepared for training is a list; the checkpoints do not depend on who decodes.
+    assert (workspace.root / "data/prepared/real/train.arrow").stat().st_size < 10_000
+    trained = [
+        path.read_bytes()
+        for path in sorted((workspace.root / "checkpoints").rglob("*.safetensors"))
+    ]
+    assert len(trained) == 4
+    for name in ("natural-s0", "fgsm_rs-linf-8_255-s0"):
+        spec = workspace.spec("train", f"tiny/{name}")
+        workspace.by_hand(spec, ADVTRAIN_FORCE="1", ADVTRAIN_WORKERS="0")
+    again = [
+        path.read_bytes()
+        for path in sorted((workspace.root / "checkpoints").rglob("*.safetensors"))
+    ]
+    assert again == trained
+
+
 def test_missing_files_without_a_network_are_said_and_shown(tmp_path: Path) -> None:
     given = params(tmp_path / "nothing", {"module": "cifar10"}, {"module": "small_cnn"})
     workspace = make_workspace(tmp_path / "work", given)

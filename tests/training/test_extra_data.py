@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advtrain.attacks.restarts import SMALLEST_BATCH
 from advtrain.data.store import Split
 from advtrain.noise import Noise
 from advtrain.training import extra_data
@@ -83,7 +84,7 @@ def test_small_batches_are_filled() -> None:
     # There torch's kernels take other paths, and logits move in their last bits.
     teacher = Brightness()
     pseudo_label(teacher, grey(*range(40)), CPU, batch_size=37)
-    assert [len(x) for x in teacher.seen] == [37, 32]
+    assert [len(x) for x in teacher.seen] == [37, SMALLEST_BATCH]
 
 
 def test_the_teacher_is_in_eval_mode_and_left_as_found() -> None:

@@ -1,11 +1,14 @@
 """Image files in folders: which are images, what identifies them, how they are read."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from advtrain.data.source import CHUNK, Images, Labels, Part, Positions
@@ -13,6 +16,24 @@ from advtrain.data.source import CHUNK, Images, Labels, Part, Positions
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 THREADS = 4
 """Images decoded at a time; Pillow works outside the interpreter lock."""
+
+
+@dataclass(frozen=True)
+class ListedPart(Part):
+    """A part that `prepare` writes as a list of files, to be decoded whenever they are used.
+
+    What is prepared as pixels all the same (a test split) is read as that of any other part.
+
+    Args:
+        files: N paths relative to the folder of raw data, with `/`.
+        sizes: (N,) bytes of each file.
+        crops: what `data.stream` has to know besides the size of an image: `shorter_side` in
+            pixels, and `least_area`, the smallest share of a photograph that a random crop covers.
+    """
+
+    files: Sequence[str]
+    sizes: npt.NDArray[np.int64]
+    crops: Mapping[str, float]
 
 
 def folders(path: Path) -> tuple[str, ...]:
@@ -48,23 +69,59 @@ def listing(root: Path, files: Sequence[Path]) -> str:
     return f"sha256 of names and sizes:{digest.hexdigest()}"
 
 
-def opened(name: str, path: Path) -> Image.Image:
+def opened(name: str, path: Path, content: bytes | None = None) -> Image.Image:
     """Decode an image as RGB.
 
     Args:
         name: of the data set, for messages.
         path: the file.
+        content: what it holds, if it was read already.
 
     Raises:
         ValueError: if it is damaged.
     """
     try:
-        with Image.open(path) as file:
+        with Image.open(path if content is None else BytesIO(content)) as file:
             return file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{name}: {path} cannot be decoded ({error}); replace the file by an intact copy"
         ) from error
+
+
+def centre_crop(image: Image.Image, size: int, shorter_side: int) -> Images:
+    """Resize the shorter side and cut the centre out.
+
+    It is what torchvision's `Resize` (bilinear, antialiased) and `CenterCrop` do.
+
+    Args:
+        image: RGB.
+        size: height and width of the crop in pixels.
+        shorter_side: length in pixels that the shorter side is resized to first.
+
+    Returns:
+        (3, size, size) uint8.
+    """
+    scale = [side * shorter_side // min(image.size) for side in image.size]
+    resized = image.resize((scale[0], scale[1]), Image.Resampling.BILINEAR)
+    left, top = (round((side - size) / 2) for side in resized.size)
+    crop = resized.crop((left, top, left + size, top + size))
+    return np.asarray(crop).transpose(2, 0, 1)
+
+
+def resized_crop(image: Image.Image, box: tuple[int, int, int, int], size: int) -> Images:
+    """Cut a box out and resize it (bilinear, antialiased).
+
+    Args:
+        image: RGB.
+        box: left, top, right and bottom in pixels.
+        size: height and width of the result in pixels.
+
+    Returns:
+        (3, size, size) uint8.
+    """
+    crop = image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(crop).transpose(2, 0, 1)
 
 
 def part_of_files(files: Sequence[Path], labels: Labels, decode: Callable[[Path], Images]) -> Part:

@@ -2,13 +2,21 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from advtrain.data.image_files import folders, images_in, listing, opened, part_of_files
+from advtrain.data.image_files import (
+    ListedPart,
+    centre_crop,
+    folders,
+    images_in,
+    listing,
+    opened,
+    part_of_files,
+)
 from advtrain.data.source import Images, Part, Source
-from advtrain.params.quantities import Count
+from advtrain.params.quantities import Count, Share
 
 
 def imagefolder(
@@ -17,6 +25,8 @@ def imagefolder(
     folder: str = "imagenet",
     image_size: Count = 224,
     shorter_side: Count | None = None,
+    decode: Literal["once", "every_epoch"] = "once",
+    least_area: Share = 0.08,
 ) -> Source:
     """Read `raw/<folder>/train/<class>/*` and, as the test part, `raw/<folder>/val/<class>/*`.
 
@@ -29,10 +39,18 @@ def imagefolder(
         image_size: height and width of the crop in pixels.
         shorter_side: length in pixels that the shorter side is resized to first; None is 8/7 of
             `image_size`, which is ImageNet's 256 for 224.
+        decode: `once`, when the data set is prepared, or `every_epoch`, for data that are too large
+            to be kept as pixels: training and validation photographs are then listed with their
+            sizes in bytes, and decoded whenever they are used. Training meets random crops
+            (torchvision's `RandomResizedCrop`), validation the centre; the test split is prepared
+            as ever.
+        least_area: the smallest share of a photograph's area that a random crop covers, with
+            `decode: every_epoch`.
 
     Returns:
         The data set; classes are the folders of `train` by name. Its checksums are those of the
-        list of files and sizes, not of their content: the prepared files carry that.
+        list of files and sizes, not of their content: prepared pixels carry that, and listed files
+        are held to their sizes.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -66,11 +84,14 @@ def imagefolder(
                 f"such as {unlike[0]!r}; they must be the same"
             )
         files, labels = _files(root / name, classes)
-        parts[name] = part_of_files(
+        part = part_of_files(
             files,
             np.asarray(labels, dtype=np.int64),
             partial(_decode, size=image_size, shorter_side=resized),
         )
+        if name == "train" and decode == "every_epoch":
+            part = _listed(part, raw, files, {"shorter_side": resized, "least_area": least_area})
+        parts[name] = part
         checksums[f"{folder}/{name}"] = listing(root, files)
     return Source(
         name=folder,
@@ -97,10 +118,15 @@ def _files(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]
     return files, labels
 
 
+def _listed(part: Part, raw: Path, files: list[Path], crops: dict[str, float]) -> ListedPart:
+    return ListedPart(
+        part.labels,
+        part.read,
+        files=[file.relative_to(raw).as_posix() for file in files],
+        sizes=np.asarray([file.stat().st_size for file in files], dtype=np.int64),
+        crops=crops,
+    )
+
+
 def _decode(path: Path, size: int, shorter_side: int) -> Images:
-    image = opened("imagefolder", path)
-    scale = [side * shorter_side // min(image.size) for side in image.size]
-    resized = image.resize((scale[0], scale[1]), Image.Resampling.BILINEAR)
-    left, top = (round((side - size) / 2) for side in resized.size)
-    crop = resized.crop((left, top, left + size, top + size))
-    return np.asarray(crop).transpose(2, 0, 1)
+    return centre_crop(opened("imagefolder", path), size, shorter_side)

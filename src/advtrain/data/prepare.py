@@ -10,12 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from advtrain.data.image_files import ListedPart
 from advtrain.data.source import NO_LABEL, Labels, Part, Positions, Source
 from advtrain.data.store import DESCRIPTION, sha256
 from advtrain.params.quantities import Count, Share, Whole
 
 TRAIN, TEST, UNLABELLED = 0, 1, 2
 """Stream numbers: the orders of the parts are independent."""
+
+LISTED = ("train", "validation")
+"""The splits of a `ListedPart` that are written as lists of files."""
+
+Contents = dict[str, pa.Array]
+"""The columns that hold the images, or say where they are."""
 
 
 def prepare(
@@ -48,6 +55,10 @@ def prepare(
     fixed_size_binary (C x H x W uint8), as one uncompressed record batch, so that the file maps to
     one tensor.
 
+    A training part that is listed (`ListedPart`) gives other columns to `train` and `validation`:
+    `photograph`, the file relative to the folder of raw data, and `bytes`, its size, in place of
+    the image. `dataset.json` says under `photographs` which splits they are and how to crop them.
+
     Args:
         source: the data set.
         out: folder to write to; it is made if need be.
@@ -64,8 +75,13 @@ def prepare(
 
     Raises:
         ValueError: if a subset is larger than what there is, a split would be empty, or there is
-            both a share without labels and extra data.
+            both a share without labels and extra data, or a share without labels of a listed part.
     """
+    if isinstance(source.train, ListedPart) and unlabelled:
+        raise ValueError(
+            f"{source.name}: unlabelled is {unlabelled:g}, but photographs that are decoded at "
+            "every epoch cannot be labelled by a teacher; set unlabelled to 0, or decode to once"
+        )
     if source.extra is not None and unlabelled:
         raise ValueError(
             f"{source.name}: unlabelled is {unlabelled:g}, but the data set has extra data of its "
@@ -100,7 +116,11 @@ def prepare(
         "unlabelled": _unlabelled(source, order[stripped:], split_seed),
     }
     for name, (part, rows, first) in splits.items():
-        _write(source, part, rows, first, out / f"{name}.arrow")
+        if isinstance(part, ListedPart) and name in LISTED:
+            contents = _listing(part, rows)
+        else:
+            contents = _pixels(source, part, rows, name, out)
+        _write(source, part.labels[rows], rows + first, contents, out / f"{name}.arrow")
     description = {
         "name": source.name,
         "classes": list(source.classes),
@@ -124,6 +144,8 @@ def prepare(
         "source_checksums": dict(source.checksums),
         "citation": source.citation,
     }
+    if isinstance(source.train, ListedPart):
+        description["photographs"] = {"splits": list(LISTED), **source.train.crops}
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     partial = out / f"{DESCRIPTION}.partial"
     partial.write_text(text, encoding="utf-8")
@@ -177,11 +199,11 @@ def _first(name: str, parameter: str, rows: Positions, count: int | None) -> Pos
     return rows[:count]
 
 
-def _write(source: Source, part: Part, rows: Positions, offset: int, path: Path) -> None:
-    """Write one split; images pass through a scratch file, never all of them through memory."""
+def _pixels(source: Source, part: Part, rows: Positions, split: str, out: Path) -> Contents:
+    """Decode images through a scratch file: never all of them are in memory."""
     shape = (source.channels, source.size, source.size)
     width, written = int(np.prod(shape)), 0
-    with TemporaryFile(dir=path.parent) as scratch:
+    with TemporaryFile(dir=out) as scratch:
         for images in part.read(rows):
             if images.dtype != np.uint8 or images.shape[1:] != shape:
                 raise ValueError(
@@ -192,18 +214,32 @@ def _write(source: Source, part: Part, rows: Positions, offset: int, path: Path)
             written += len(images)
         if written != len(rows):
             raise ValueError(
-                f"{source.name}: got {written} images for {path.stem}, expected {len(rows)}; "
+                f"{source.name}: got {written} images for {split}, expected {len(rows)}; "
                 "the source module is wrong"
             )
         scratch.flush()
         # An empty file cannot be mapped.
         pixels = mmap.mmap(scratch.fileno(), 0, access=mmap.ACCESS_READ) if written else b""
+    buffers = [None, pa.py_buffer(pixels)]
+    return {"image": pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(rows), buffers)}
+
+
+def _listing(part: ListedPart, rows: Positions) -> Contents:
+    """Name the files of the rows, whose content is left where it is."""
+    return {
+        "photograph": pa.array((part.files[row] for row in rows), pa.string(), size=len(rows)),
+        "bytes": pa.array(part.sizes[rows], pa.int64()),
+    }
+
+
+def _write(
+    source: Source, labels: Labels, examples: Positions, contents: Contents, path: Path
+) -> None:
+    """Write one split as one record batch."""
     columns = {
-        "example": pa.array(rows + offset, pa.int64()),
-        "label": pa.array(_labels(source, part.labels[rows], path.stem), pa.int16()),
-        "image": pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(width), len(rows), [None, pa.py_buffer(pixels)]
-        ),
+        "example": pa.array(examples, pa.int64()),
+        "label": pa.array(_labels(source, labels, path.stem), pa.int16()),
+        **contents,
     }
     batch = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
     partial = path.with_suffix(".partial")

@@ -238,6 +238,10 @@ class Graph:
                 raise ParamsError(f"{place}: {path} is not valid Python: {error}") from None
         return self._files[path]
 
+    def _device(self) -> dict[str, Any]:
+        """Return where the jobs of cells are to run."""
+        return {"device": self.params.device, "cells_per_gpu": self.params.cells_per_gpu}
+
     def _templates(self) -> tuple[str, ...]:
         found = (self.root / TEMPLATES).glob("*")
         return tuple(sorted(f"{TEMPLATES}/{p.name}" for p in found if p.is_file()))
@@ -360,7 +364,7 @@ class Graph:
                 *(f"{folder}/{file}" for file in files),
             ),
             volatile=(f"{folder}/timing.json",),
-            unkeyed={"device": params.device} if trained else {},
+            unkeyed={**self._device(), "raw_data": params.raw_data} if trained else {},
             inputs=(data, *{one.id: one for one in roles.values()}.values()),
             roles=roles,
             step="" if trained else entry.module,
@@ -460,7 +464,7 @@ class Graph:
             folder=folder,
             outputs=(f"{folder}/probes.parquet", f"{folder}/timing.json"),
             volatile=(f"{folder}/timing.json",),
-            unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
+            unkeyed={**self._device(), "batch_size": study.attack_batch_size},
             inputs=(cell, data),
         )
 
@@ -532,7 +536,7 @@ class Graph:
             folder=folder,
             outputs=tuple(f"{folder}/{file}" for file in (rows, *files, "timing.json")),
             volatile=(f"{folder}/timing.json",),
-            unkeyed={"device": self.params.device, "batch_size": study.attack_batch_size},
+            unkeyed={**self._device(), "batch_size": study.attack_batch_size},
             inputs=tuple({one.id: one for one in (cell, data, *(roles or {}).values())}.values()),
             roles=roles or {},
         )
@@ -582,7 +586,10 @@ def _is_step_size(kind: str, module: str, name: str) -> bool:
 def _shown(study: Study, params: Params) -> dict[str, Any]:
     """Return what the tables, figures and the page show of a study besides its rows."""
     known = signature("training", "loop", "train")
-    added = ("averaging", "cutout", "extra_fraction", "label_smoothing", "policy", "precision")
+    added = (
+        *("averaging", "cutout", "extra_fraction", "label_smoothing", "policy", "precision"),
+        *("determinism", "channels_last", "compile_mode", "micro_batch"),
+    )
     recipes = {
         m: params.recipes[study.recipes[m]].parameters if m in study.recipes else {}
         for m in study.methods

@@ -4,10 +4,12 @@ For each node an empty marker exists if and only if it need not run, and an immu
 what its job needs. Both are derived and may be deleted at any time.
 """
 
+import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
-from advtrain.graph.nodes import STAGES, Graph
+from advtrain.graph.nodes import STAGES, Graph, Node
 from advtrain.graph.records import write_json
 from advtrain.graph.states import State, states, todo
 
@@ -20,7 +22,7 @@ def sync(graph: Graph) -> Mapping[str, State]:
     waiting = todo(graph, found)
     for node in graph:
         spec = graph.root / node.spec_path
-        if not spec.exists():
+        if not spec.exists() or (node.id in waiting and _is_dated(spec, node)):
             write_json(spec, node.spec())
         marker = graph.root / node.marker
         if node.id not in waiting:
@@ -31,3 +33,9 @@ def sync(graph: Graph) -> Mapping[str, State]:
             marker.unlink(missing_ok=True)
         os.utime(spec, (EPOCH - 1,) * 2)
     return found
+
+
+def _is_dated(spec: Path, node: Node) -> bool:
+    """Say whether a spec holds an earlier device or batch size, which its name does not tell."""
+    found: Mapping[str, object] = json.loads(spec.read_text(encoding="utf-8"))["unkeyed"]
+    return found != node.unkeyed

@@ -32,7 +32,7 @@ SECTIONS = {
     "attacks": "attacks",
     "certificates": "certificates",
 }
-TOP = ("run", "raw_data", "device", "store_gib", *SECTIONS, "studies")
+TOP = ("run", "raw_data", "device", "cells_per_gpu", "store_gib", *SECTIONS, "studies")
 STUDY = (
     *("title", "description", "dataset", "model", "recipe", "norm", "epsilons", "methods"),
     *("seeds", "attacks", "curve", "weights", "attack_examples", "attack_batch_size"),
@@ -149,6 +149,8 @@ class _Reader:
         device = given.get("device", "auto")
         if device not in ("auto", "cpu", "cuda"):
             self.problem("device", f": expected auto, cpu or cuda, got {device!r}")
+        count = Parameter("cells_per_gpu", "Count", (), False, 1)
+        cells = self.value("cells_per_gpu", count, given)
         store = self.value(
             "store_gib", Parameter("store_gib", "NonNegative", (), False, 20.0), given
         )
@@ -158,6 +160,7 @@ class _Reader:
             run=run,
             raw_data=raw_data,
             device=device,
+            cells_per_gpu=cells,  # type: ignore[arg-type]
             store_gib=float(store),  # type: ignore[arg-type]
             studies=studies,
             source=given,

@@ -103,6 +103,7 @@ class Params:
     run: tuple[str, ...]
     raw_data: str
     device: str
+    cells_per_gpu: int
     store_gib: float
     datasets: Mapping[str, Entry]
     models: Mapping[str, Entry]
