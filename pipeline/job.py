@@ -23,23 +23,32 @@ class Progress:
     Attributes:
         path: the progress file.
         history: the running log of epochs, one JSON row a line (training only).
+        facts: what the progress file says.
+        since: when the job began or its last epoch ended, Unix seconds.
+        measured: of the epoch that ends next.
     """
 
     path: Path
     history: Path
     facts: dict[str, Any]
     since: float = field(default_factory=time.time)
+    measured: Mapping[str, float] = field(default_factory=dict)
 
     def update(self, **facts: Any) -> None:
         """Say what has changed: `epoch=3, epochs=30`."""
         self.facts |= facts | {"updated": time.time()}
         write_json(self.path, self.facts)
 
+    def measure(self, measured: Mapping[str, float]) -> None:
+        """Note what was measured of the epoch that `epoch` will log: seconds, rates, memory."""
+        self.measured = measured
+
     def epoch(self, row: Mapping[str, float | int], epochs: int) -> None:
         """Log a finished epoch: its metrics, when it ended, and how long it took."""
         now = time.time()
-        line = json.dumps({**row, "time": now, "seconds": now - self.since})
-        self.since = now
+        measured = {"measured": self.measured} if self.measured else {}
+        line = json.dumps({**row, "time": now, "seconds": now - self.since, **measured})
+        self.since, self.measured = now, {}
         with self.history.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         self.update(epoch=int(row["epoch"]), epochs=epochs)

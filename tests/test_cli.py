@@ -66,7 +66,7 @@ def test_plan_scales_what_was_measured(
     code, text = said(capsys, "plan", "--cores", "2")
     assert code == 0
     assert "train    5 to compute, about 10 min of work" in text
-    assert "attack   12 to compute, about 13 min of work" in text
+    assert "attack   12 to compute, about 12 min of work" in text
     assert "with 2 at once" in text
 
 

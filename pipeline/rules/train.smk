@@ -1,3 +1,6 @@
+from pipeline.processes import processes
+
+
 rule train:
     input:
         spec=spec_of(G, "train"),
@@ -8,7 +11,8 @@ rule train:
         "logs/train/{name}.log",
     conda:
         "../environment.yaml"
+    threads: processes()
     resources:
-        gpu=min(1, len(GPUS)),
+        gpu=min(processes(), len(GPUS)),
     shell:
         RUN

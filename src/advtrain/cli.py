@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from advtrain import evaluate_command
 from advtrain.evaluate_command import EvaluateError, with_evaluations
 from advtrain.graph.costs import Rates, estimate
+from advtrain.graph.forecast import basis_line, forecasts, hours_line
 from advtrain.graph.nodes import STAGES, DuplicateCellError, Graph, Node
 from advtrain.graph.records import byte_problems, read_manifest
 from advtrain.graph.states import State, orphans, states, todo
@@ -159,28 +161,38 @@ def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
         print("nothing to do")
         return 0
     store = Store.of(root)
-    rates = Rates.measured(root, store)
+    rates = Rates.measured(root, store, _training_passes)
     total, longest, unknown = 0.0, 0.0, 0
+    kept = {node.id for node in needed if store.holds(node.stage, node.key)}
     for stage in STAGES:
         nodes = [node for node in needed if node.stage == stage]
-        restored = [node for node in nodes if store.holds(stage, node.key)]
-        computed = [node for node in nodes if node not in restored]
+        computed = [node for node in nodes if node.id not in kept]
         seconds = [estimate(node, rates) for node in computed]
         known = [one for one in seconds if one is not None]
         missing = len(seconds) - len(known)
         total += sum(known)
         longest = max([longest, *known])
         unknown += missing
+        restored = len(nodes) - len(computed)
         parts = [f"{len(computed)} to compute"] if computed else []
-        parts += [f"{len(restored)} to restore from the store"] if restored else []
+        parts += [f"{restored} to restore from the store"] if restored else []
         parts += [f"about {duration(sum(known))} of work"] if known and computed else []
         parts += [f"{missing} with no measured rate yet"] if missing else []
         if nodes:
             print(f"{stage:8} {', '.join(parts)}")
+    for forecast in forecasts((node for node in needed if node.id not in kept), rates):
+        print(f"{forecast.study}: {hours_line(forecast)}\n    {basis_line(forecast)}")
     wall = max(longest, total / max(arguments.cores, 1))
     print(f"about {duration(wall)} with {arguments.cores} at once", end="")
     print(f"; {unknown} nodes are not in this figure" if unknown else "")
     return 0
+
+
+def _training_passes(params: Mapping[str, Any]) -> float | None:
+    """Count the passes of a training; torch is imported only if there is one to count."""
+    from advtrain.training.cost_model import training_passes
+
+    return training_passes(params)
 
 
 def _needed(graph: Graph, found: Mapping[str, State]) -> list[Node]:

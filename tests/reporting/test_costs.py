@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from advtrain.reporting.costs import cost_rows, costs_data
@@ -77,3 +79,48 @@ def test_a_failed_cell_is_a_row_with_its_cause(collected: Collected) -> None:
     row = cost_rows(units(measure(collected), info), collected.costs)[-1]
     assert (row.unit.method, row.seconds, row.forward) == ("trades", None, None)
     assert row.causes == ("failed: killed",)
+
+
+def with_measures(collected: Collected) -> Collected:
+    """Of natural training both seeds were measured, of PGD-AT at 0.2 one."""
+    rows = collected.costs.to_pylist()
+    shares = {"data_share": 0.1, "update_share": 0.2, "validation_share": 0.1}
+    for row in rows:
+        if row["stage"] == "train" and row["cell"].startswith("natural-s"):
+            seed = int(row["cell"][-1])
+            row |= {**shares, "attack_share": 0.6, "images_per_second": 100.0 + 50 * seed}
+            row["peak_memory_bytes"] = (1 << 20) * (seed + 3)
+        if row["stage"] == "train" and row["cell"] == "pgd_at-linf-0.2-s1":
+            row |= {**shares, "attack_share": 0.6, "images_per_second": 12.0}
+    return replace(collected, costs=COSTS.empty_table().from_pylist(rows, COSTS))
+
+
+def test_what_was_measured_of_the_seeds(grouped: list[Unit], collected: Collected) -> None:
+    rows = {row.unit.name: row for row in cost_rows(grouped, with_measures(collected).costs)}
+    natural, pgd = rows["natural"], rows["pgd_at-linf-0.2"]
+    assert natural.shares == pytest.approx(
+        {"data": 0.1, "attack": 0.6, "update": 0.2, "validation": 0.1}
+    )
+    assert (natural.images, natural.memory) == (125.0, 4 << 20)
+    assert (pgd.seeds, pgd.images, pgd.memory) == (2, 12.0, None)
+    data = costs_data([natural]).to_pylist()[0]
+    assert data["attack_share"] == pytest.approx(0.6)
+    assert (data["images_per_second"], data["peak_memory_bytes"]) == (125.0, 4 << 20)
+
+
+def test_columns_that_nobody_measured_are_not_shown(
+    grouped: list[Unit], collected: Collected
+) -> None:
+    measured = ("data, %", "attack, %", "update, %", "validation, %", "images/s")
+    without = costs_sheet(cost_rows(grouped, collected.costs), INFO)
+    assert not {column.title for column in without.columns} & {*measured, "peak memory, MiB"}
+    assert "images/s" not in without.reading
+    sheet = costs_sheet(cost_rows(grouped, with_measures(collected).costs), INFO)
+    heads = [column.title for column in sheet.columns]
+    assert {len(row) for row in sheet.rows} == {len(heads)}
+    natural = dict(zip(heads, (cell.text for cell in sheet.rows[0]), strict=True))
+    assert [natural[head] for head in measured] == ["10.0", "60.0", "20.0", "10.0", "125"]
+    assert natural["peak memory, MiB"] == "4"
+    assert "images/s" in sheet.reading
+    other = dict(zip(heads, (cell.text for cell in sheet.rows[1]), strict=True))
+    assert {other[head] for head in measured} == {"–"}

@@ -89,6 +89,9 @@ def test_histories_and_costs_stand_below_one_another(collected: Collected) -> No
         *[110.0],
         *[0.5] * 6,
     ]
+    # Nobody measured more than the whole.
+    assert {row["attack_share"] for row in costs} == {None}
+    assert {row["peak_memory_bytes"] for row in costs} == {None}
 
 
 def test_the_order_of_the_cells_does_not_matter(
@@ -260,6 +263,19 @@ def test_a_missing_file_is_named_and_a_missing_time_is_none(tmp_path: Path, tree
     (folder / "summary.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"summary.json is not there; `dvc pull`"):
         read_cell(tmp_path, STUDY, CELL, [])
+
+
+def test_what_was_measured_of_the_epochs_is_among_the_costs(tmp_path: Path, tree: Path) -> None:
+    folder = tmp_path / "results" / "train" / STUDY / CELL
+    shutil.copytree(tree / "results" / "train" / STUDY / CELL, folder)
+    seconds = {"data": 1.0, "attack": 6.0, "update": 3.0, "validation": 10.0}
+    measured = {**seconds, "images_per_second": 50.0, "peak_memory_bytes": 4096.0}
+    timing = {"seconds": 21.0, "epochs": [{"epoch": 1, "measured": measured}]}
+    (folder / "timing.json").write_text(json.dumps(timing))
+    (row,) = collect(STUDY, [read_cell(tmp_path, STUDY, CELL, [])]).costs.to_pylist()
+    assert (row["data_share"], row["attack_share"]) == (0.05, 0.3)
+    assert (row["update_share"], row["validation_share"]) == (0.15, 0.5)
+    assert (row["images_per_second"], row["peak_memory_bytes"]) == (50.0, 4096)
 
 
 def test_the_stamps_are_in_the_schema_under_their_prefix(tree: Path) -> None:

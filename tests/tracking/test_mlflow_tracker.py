@@ -133,6 +133,7 @@ def test_a_finished_cell_is_a_run_and_its_evaluation_a_child(tracked):
         "mean_forward_passes": 21.0,
         "mean_backward_passes": 20.0,
         "seconds": 60.0,
+        "time/examples_per_second": pytest.approx(1 / 6),
     }
     assert child["params"]["attack"] == "pgd_20"
     assert child["params"]["attack.module"] == "pgd"

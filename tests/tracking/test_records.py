@@ -45,6 +45,28 @@ def test_the_rows_of_a_running_training_equal_those_of_its_result(repository):
         assert len(curve(live, name)) == 3
 
 
+def test_what_was_measured_of_an_epoch_is_a_curve_while_it_runs_and_after(repository):
+    measured = {"data": 0.1, "attack": 1.0, "update": 0.4, "validation": 0.5}
+    measured |= {"images_per_second": 800.0, "peak_memory_bytes": 1 << 20}
+    repository.progress("running", pid=os.getpid())
+    for epoch in (1, 2, 3):
+        repository.live(epoch, measured=measured)
+    (live,) = records(repository)
+    repository.train(measured=measured)
+    (finished,) = records(repository)
+    for name, value in {
+        "time/attack_share": 0.5,
+        "time/validation_share": 0.25,
+        "time/images_per_second": 800.0,
+        "memory/peak_bytes": float(1 << 20),
+    }.items():
+        assert curve(live, name) == curve(finished, name)
+        assert [(step, found) for step, _, found in curve(live, name)] == [
+            (epoch, pytest.approx(value)) for epoch in (1, 2, 3)
+        ]
+    assert "measured" not in {metric.name for metric in finished.metrics}
+
+
 def test_lines_that_are_half_written_are_left_out(repository):
     repository.progress("running", pid=os.getpid())
     path = repository.live(1)
@@ -150,7 +172,19 @@ def test_the_digest_changes_with_what_is_shown_only(repository):
 
 
 def numbers(record):
-    return {metric.name: metric.value for metric in record.metrics if metric.name != "seconds"}
+    times = ("seconds", "time/examples_per_second")
+    return {metric.name: metric.value for metric in record.metrics if metric.name not in times}
+
+
+def test_the_rate_of_an_evaluation_and_its_memory_are_shown(repository):
+    repository.train()
+    folder = repository.evaluate()  # 10 examples in a minute
+    timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
+    timing["peak_memory_bytes"] = 4096
+    (folder / "timing.json").write_text(json.dumps(timing), encoding="utf-8")
+    _, child = records(repository)
+    assert curve(child, "time/examples_per_second") == [(0, START + 60.0, pytest.approx(1 / 6))]
+    assert curve(child, "memory/peak_bytes") == [(0, START + 60.0, 4096.0)]
 
 
 def test_a_certificate_is_a_child_and_a_column_of_its_training(repository):

@@ -66,6 +66,7 @@ class TrackedRepository:
         study: str = STUDY,
         epochs: int = 3,
         changed_rows: dict[int, dict[str, float]] | None = None,
+        measured: dict[str, float] | None = None,
         params: dict[str, Any] | None = None,
         status: str = "finished",
         cause: str = "",
@@ -84,6 +85,7 @@ class TrackedRepository:
         write_json(folder / "summary.json", summary)
         times = [
             {"epoch": epoch, "time": START + 2.5 * epoch, "seconds": 2.5}
+            | ({"measured": measured} if measured else {})
             for epoch in range(1, epochs + 1)
         ]
         self._timing(folder, finished_at(epochs), times)
@@ -231,11 +233,12 @@ class TrackedRepository:
         write_json(path, content | facts)
         return path
 
-    def live(self, epoch: int, key: str = KEY) -> Path:
+    def live(self, epoch: int, key: str = KEY, *, measured: dict[str, float] | None = None) -> Path:
         path = self.root / ".pipeline/wip/train" / STUDY / f"{CELL}.{key}" / "history.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             line = row(epoch) | {"time": START + 2.5 * epoch, "seconds": 2.5}
+            line |= {"measured": measured} if measured else {}  # type: ignore[dict-item]
             file.write(json.dumps(line) + "\n")
         return path
 

@@ -82,6 +82,8 @@ def test_what_is_refused_would_have_been_another_step(
         method, model = made(name), plain_network()
         method.start(split.example)
         monkeypatch.setattr(type(method), "rowwise", True)
+        if name == "cat":
+            method.strength = 1  # it begins with clean images
         micro = MicroBatches(model, method, size, halve=False)
         taken.append(one_step(micro, method, model, split))
     assert any(
@@ -157,6 +159,26 @@ def test_what_does_not_fit_is_halved_and_trains_the_same(update: str, tmp_path: 
     for key, weight in whole.last.items():
         torch.testing.assert_close(halved.last[key], weight, rtol=1e-4, atol=1e-5)
     assert max(small.sizes[:20]) <= 3
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+def test_a_step_that_failed_halfway_is_taken_anew(number: int, tmp_path: Path) -> None:
+    """AWP's 12 passes: 10 attack steps, the loss at the weights, the loss at the perturbed ones."""
+
+    class Failing(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            self.sizes.append(len(x))
+            if len(self.sizes) == number:
+                raise torch.OutOfMemoryError("no room")
+            found: Tensor = self.inner(x)
+            return found
+
+    options: dict[str, Any] = {"update": "awp", "halve_on_out_of_memory": True, "epochs": 1}
+    failed = run(tmp_path / "failed", model=Failing(99), **options)
+    whole = run(tmp_path / "whole", model=Small(99), **options)
+    assert failed.history[-1]["forward_passes"] > whole.history[-1]["forward_passes"]
+    for key, weight in whole.last.items():
+        torch.testing.assert_close(failed.last[key], weight, rtol=1e-4, atol=1e-5)
 
 
 def test_without_leave_to_halve_the_error_is_told(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ class Cat(Method):
             has its own statistics, as in the official code.
     """
 
+    by_place = True
+
     steps: Count = 7
     path: StepSize = "2*epsilon"
     patience: Count = 10

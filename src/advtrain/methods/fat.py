@@ -41,6 +41,8 @@ class Fat(Method):
             the examples that have not stopped.
     """
 
+    uneven = True
+
     steps: Count = 10
     step_size: StepSize = "epsilon/4"
     tau: Whole = 0

@@ -37,7 +37,7 @@ class FgsmMixed(Method):
         crafting: mode of the model while it is attacked.
     """
 
-    rowwise = False
+    by_place = True
 
     clean_fraction: Share = 0.5
     step_size: StepSize = "epsilon"

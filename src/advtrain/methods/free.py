@@ -36,7 +36,7 @@ class Free(Method):
     """
 
     input_gradient = True
-    rowwise = False
+    row_state = ("delta",)
 
     replays: Count = 8
     step_size: StepSize = "epsilon"

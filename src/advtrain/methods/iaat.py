@@ -50,7 +50,6 @@ class Iaat(Method):
 
     within_budget = False
     per_example = ("epsilon",)
-    rowwise = False
 
     steps: Count = 10
     least_step: StepSize = "epsilon/4"

@@ -88,8 +88,9 @@ class Method(ABC):
         input_gradient: whether `after_step` wants the gradient of the loss at `x_adv`, taken by
             the same backward pass as that of the weights.
         within_budget: whether `perturb` returns images of the threat set.
-        rowwise: whether a weight step is the mean of the steps of its rows (each example with its
-            views), so that it can be taken in parts.
+        row_state: entries of the state that have a row for each row of a minibatch.
+        by_place: whether a row's place in the minibatch decides how it is attacked.
+        uneven: whether rows can take unlike numbers of passes to craft, and leave the others.
         second_order: whether the loss holds gradients of its own.
         norms: of the budgets that the method can train at.
         views: how many augmentations of each example a minibatch holds.
@@ -100,11 +101,18 @@ class Method(ABC):
     needs_threat: ClassVar[bool] = True
     input_gradient: ClassVar[bool] = False
     within_budget: ClassVar[bool] = True
-    rowwise: ClassVar[bool] = True
+    row_state: ClassVar[tuple[str, ...]] = ()
+    by_place: ClassVar[bool] = False
+    uneven: ClassVar[bool] = False
     second_order: ClassVar[bool] = False
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     views: ClassVar[int] = 1
     per_example: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def rowwise(self) -> bool:
+        """Whether a step is the mean of the steps of its rows, so that it can be taken in parts."""
+        return not (self.by_place or self.row_state or self.per_example)
 
     @property
     def replays(self) -> int:

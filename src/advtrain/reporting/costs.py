@@ -1,12 +1,14 @@
 """The costs: measured seconds and counted passes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from advtrain.reporting.measure import Unit
 from advtrain.reporting.statistics import mean_and_spread, mean_of_all
+from advtrain.results.timings import SECTIONS
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class CostRow:
         backward: backward passes likewise.
         attack: seconds of all attacks on a cell, the mean over seeds.
         certify: seconds of all certificates on a cell, the mean over seeds.
+        shares: of the time in all sections of a training that each of `SECTIONS` took, the mean
+            over seeds; None where it was not measured.
+        images: rows trained on per second of training, the mean over seeds; None likewise.
+        memory: the most bytes in use at once in a training, over seeds; None likewise.
         devices: where it was timed.
         causes: why cells of it have no times.
     """
@@ -37,6 +43,9 @@ class CostRow:
     backward: float | None
     attack: float | None
     certify: float | None
+    shares: Mapping[str, float | None]
+    images: float | None
+    memory: int | None
     devices: tuple[str, ...]
     causes: tuple[str, ...]
 
@@ -51,21 +60,22 @@ def cost_rows(units: Sequence[Unit], costs: pa.Table) -> list[CostRow]:
     Returns:
         One row per unit, in their order.
     """
-    training: dict[str, float] = {}
+    training: dict[str, Mapping[str, Any]] = {}
     evaluations: dict[tuple[str, str], list[float | None]] = {}
     devices: dict[str, set[str]] = {}
     for row in costs.to_pylist():
         if row["stage"] != "train":
             evaluations.setdefault((row["stage"], row["cell"]), []).append(row["seconds"])
         elif row["seconds"] is not None:
-            training[row["cell"]] = row["seconds"]
+            training[row["cell"]] = row
         if row["device"]:
             devices.setdefault(row["cell"], set()).add(row["device"])
-    natural = [_training(unit, training)[0] for unit in units if unit.norm is None]
+    natural = [_seconds(_timed(unit, training))[0] for unit in units if unit.norm is None]
     reference = natural[0] if natural else None
     rows = []
     for unit in units:
-        mean, spread, seeds = _training(unit, training)
+        timed = _timed(unit, training)
+        mean, spread = _seconds(timed)
         attack, certify = (
             _total([evaluations.get((stage, cell.cell), []) for cell in unit.cells])
             for stage in ("attack", "certify")
@@ -73,7 +83,7 @@ def cost_rows(units: Sequence[Unit], costs: pa.Table) -> list[CostRow]:
         rows.append(
             CostRow(
                 unit=unit,
-                seeds=seeds,
+                seeds=len(timed),
                 seconds=mean,
                 spread=spread,
                 ratio=mean / reference if mean is not None and reference else None,
@@ -81,6 +91,9 @@ def cost_rows(units: Sequence[Unit], costs: pa.Table) -> list[CostRow]:
                 backward=mean_of_all([cell.backward for cell in unit.cells]),
                 attack=attack,
                 certify=certify,
+                shares={section: _mean(timed, f"{section}_share") for section in SECTIONS},
+                images=_mean(timed, "images_per_second"),
+                memory=max(_known(timed, "peak_memory_bytes"), default=None),
                 devices=tuple(sorted({d for c in unit.cells for d in devices.get(c.cell, ())})),
                 causes=tuple(
                     dict.fromkeys(f"{a.state}: {a.cause}" for a in unit.absent if a.of_the_cell)
@@ -104,6 +117,12 @@ def costs_data(rows: Sequence[CostRow]) -> pa.Table:
             "backward_passes": pa.array([row.backward for row in rows], pa.float64()),
             "attack_seconds": pa.array([row.attack for row in rows], pa.float64()),
             "certify_seconds": pa.array([row.certify for row in rows], pa.float64()),
+            **{
+                f"{section}_share": pa.array([row.shares[section] for row in rows], pa.float64())
+                for section in SECTIONS
+            },
+            "images_per_second": pa.array([row.images for row in rows], pa.float64()),
+            "peak_memory_bytes": pa.array([row.memory for row in rows], pa.int64()),
             "seeds": pa.array([row.seeds for row in rows], pa.int64()),
             "seeds_planned": pa.array([len(row.unit.seeds) for row in rows], pa.int64()),
             "devices": pa.array([list(row.devices) for row in rows], pa.list_(pa.string())),
@@ -118,8 +137,18 @@ def _total(seconds: Sequence[Sequence[float | None]]) -> float | None:
     return mean_and_spread(totals)[0] if totals else None
 
 
-def _training(unit: Unit, seconds: dict[str, float]) -> tuple[float | None, float | None, int]:
-    known = [seconds[cell.cell] for cell in unit.cells if cell.cell in seconds]
-    if not known:
-        return None, None, 0
-    return *mean_and_spread(known), len(known)
+def _timed(unit: Unit, training: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [training[cell.cell] for cell in unit.cells if cell.cell in training]
+
+
+def _seconds(timed: Sequence[Mapping[str, Any]]) -> tuple[float | None, float | None]:
+    return mean_and_spread(_known(timed, "seconds")) if timed else (None, None)
+
+
+def _mean(timed: Sequence[Mapping[str, Any]], column: str) -> float | None:
+    known = _known(timed, column)
+    return mean_and_spread(known)[0] if known else None
+
+
+def _known(timed: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
+    return [row[column] for row in timed if row[column] is not None]

@@ -24,6 +24,7 @@ from advtrain.reporting.transformed import (
     transformations,
     transformed_data,
 )
+from advtrain.results.timings import SECTIONS
 
 MEANS = (
     "Mean over seeds ± sample standard deviation; in brackets the 95 % Wilson interval with as "
@@ -391,9 +392,12 @@ def transformed_sheet(rows: Sequence[TransformedRow], info: StudyInfo) -> Sheet:
 def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
     """Lay out the costs: one row per method and training budget."""
     certified = any(row.certify is not None for row in rows)
+    measured = any(row.images is not None for row in rows)
     columns = (
         *(Column("method", "name"), Column("trained at ε"), Column("training, s")),
         *(Column("× natural"), Column("forward passes"), Column("backward passes")),
+        *([Column(f"{section}, %") for section in SECTIONS] * measured),
+        *([Column("images/s"), Column("peak memory, MiB")] * measured),
         *(Column("all attacks, s"), *([Column("all certificates, s")] * certified)),
         *(Column("seeds"), Column("device", "name"), Column("flags", "notes")),
     )
@@ -405,6 +409,8 @@ def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
             Cell(wording.ratio(row.ratio)),
             Cell(wording.passes(row.forward)),
             Cell(wording.passes(row.backward)),
+            *([Cell(wording.share(row.shares[section])) for section in SECTIONS] * measured),
+            *([Cell(wording.rate(row.images)), Cell(wording.mebibytes(row.memory))] * measured),
             Cell(wording.seconds(row.attack)),
             *([Cell(wording.seconds(row.certify))] * certified),
             Cell(wording.seeds(row.seeds, len(row.unit.seeds))),
@@ -422,6 +428,14 @@ def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
             f"the start of the first. Mean over seeds ± sample standard deviation; the "
             f"{evaluations} seconds are the sum over all of a cell. Passes: of the whole training, "
             f"per training example; they do not depend on the device."
+            + (
+                " Percent: of a training's measured time that went into the minibatches (data), "
+                "the inner maximisation (attack), the weight steps (update) and the validation; "
+                "images/s counts the images that weight steps were taken on, without the "
+                "validation; the memory is the GPU's, or the process's on a CPU."
+                if measured
+                else ""
+            )
         ),
         columns=columns,
         rows=laid,

@@ -101,3 +101,18 @@ def seconds(count: float | None, spread: float | None = None) -> str:
 def ratio(value: float | None) -> str:
     """Write a ratio: `3.4`."""
     return NOTHING if value is None else f"{value:.1f}"
+
+
+def share(value: float | None) -> str:
+    """Write a share that may not be known, in percent, without the sign: 0.8134 -> `81.3`."""
+    return NOTHING if value is None else percent(value)
+
+
+def rate(value: float | None) -> str:
+    """Write a number per second: three digits below 100, whole numbers above."""
+    return seconds(value)
+
+
+def mebibytes(count: int | None) -> str:
+    """Write a size: `3217`."""
+    return NOTHING if count is None else f"{count / (1 << 20):.0f}"

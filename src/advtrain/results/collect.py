@@ -22,6 +22,13 @@ from advtrain.results.names import parse_cell
 from advtrain.results.outcomes import read_outcomes, table_stamps
 from advtrain.results.probes import read_probes
 from advtrain.results.schema import ADVERSARIAL, CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
+from advtrain.results.timings import (
+    SECTIONS,
+    images_per_second,
+    measured_epochs,
+    peak_memory,
+    shares,
+)
 
 AGREE = ("label", "clean_prediction")
 TABLES = ("outcomes", "cells", "histories", "costs", "certified", "probes", "adversarial")
@@ -482,9 +489,21 @@ def _cost_rows(record: CellRecord) -> list[dict[str, Any]]:
             "evaluation": evaluation,
             "seconds": timing.get("seconds"),
             "device": timing.get("device"),
+            **_measured(timing),
         }
         for stage, evaluation, timing in measured
     ]
+
+
+def _measured(timing: Mapping[str, Any]) -> dict[str, float | None]:
+    """Sum up what was measured of a run's epochs; None for what was not."""
+    epochs = measured_epochs(timing)
+    found = shares(epochs)
+    return {
+        **{f"{section}_share": found.get(section) for section in SECTIONS},
+        "images_per_second": images_per_second(epochs),
+        "peak_memory_bytes": peak_memory(timing),
+    }
 
 
 def _histories(records: Sequence[CellRecord]) -> pa.Table:

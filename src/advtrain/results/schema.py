@@ -144,7 +144,16 @@ COSTS = pa.schema(
         pa.field("evaluation", pa.string()),
         pa.field("seconds", pa.float64()),
         pa.field("device", pa.string()),
+        pa.field("data_share", pa.float64()),
+        pa.field("attack_share", pa.float64()),
+        pa.field("update_share", pa.float64()),
+        pa.field("validation_share", pa.float64()),
+        pa.field("images_per_second", pa.float64()),
+        pa.field("peak_memory_bytes", pa.int64()),
     ]
 )
 """One row per training (no evaluation) and per evaluation. Measured times: they differ between
-runs of the same thing."""
+runs of the same thing. The shares are of the time in these four sections of a training's epochs;
+`images_per_second` counts the rows that weight steps were taken on, per second of data, attack and
+update; `peak_memory_bytes` is of the device where it is a GPU, else of the process. Null where it
+was not measured, and but for the memory for what is no training."""

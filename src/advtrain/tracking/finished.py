@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from advtrain.results.certified import read_certified
 from advtrain.results.history import read_history
 from advtrain.results.outcomes import read_outcomes, table_stamps
+from advtrain.results.timings import as_metrics, peak_memory
 from advtrain.tracking.sources import Finished
 from advtrain.tracking.tracker import Metric
 
@@ -108,9 +109,19 @@ def evaluation(found: Finished) -> Result:
         }
     measured |= {"mean_forward_passes": rows["forward"], "mean_backward_passes": rows["backward"]}
     values = {name: pc.mean(column).as_py() for name, column in measured.items()}
-    metrics = numbers({**values, "seconds": timing["seconds"]}, timing["finished"])
+    metrics = numbers({**values, **_spent(timing, len(rows))}, timing["finished"])
     weights = {str(manifest["params"]["weights"]): table_stamps(rows, path)["checkpoint"]}
     return Result(manifest, timing, metrics, weights)
+
+
+def _spent(timing: Mapping[str, Any], examples: int) -> dict[str, float | None]:
+    """Return what an evaluation took; its seconds include the loading of weights and data."""
+    seconds = timing["seconds"]
+    return {
+        "seconds": seconds,
+        "time/examples_per_second": examples / seconds if seconds else None,
+        "memory/peak_bytes": peak_memory(timing),
+    }
 
 
 def _certified(rows: pa.Table) -> dict[str, pa.ChunkedArray]:
@@ -128,14 +139,15 @@ def curves(rows: Iterable[Mapping[str, Any]]) -> tuple[Metric, ...]:
     """Turn a history into curves over the epochs.
 
     Args:
-        rows: one per epoch with `epoch`, `time` (Unix seconds), `seconds` (that it took) and what
-            was measured; of two rows of one epoch the later counts.
+        rows: one per epoch with `epoch`, `time` (Unix seconds), `seconds` (that it took), the
+            metrics, and `measured` (seconds of its sections, memory) where a device was watched;
+            of two rows of one epoch the later counts.
     """
-    by_epoch = {int(row["epoch"]): row for row in rows}
+    by_epoch = {int(row["epoch"]): dict(row) for row in rows}
     return tuple(
         Metric(CURVES.get(name, name), float(value), epoch, float(row["time"]))
         for epoch, row in sorted(by_epoch.items())
-        for name, value in row.items()
+        for name, value in (row | as_metrics(row.get("measured"))).items()
         if name not in POSITION and _is_number(value)
     )
 

@@ -2,11 +2,14 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from advtrain.training.distributed import ALONE, Processes
 
 Averaging = Literal["none", "ema", "swa"]
 
@@ -69,7 +72,11 @@ class Average:
 
     @torch.no_grad()
     def after_epoch(
-        self, model: nn.Module, progress: float, images: Callable[[], Iterable[Tensor]]
+        self,
+        model: nn.Module,
+        progress: float,
+        images: Callable[[], Iterable[Tensor]],
+        processes: Processes = ALONE,
     ) -> None:
         """Take in the weights after an epoch, if it is the average over epochs.
 
@@ -78,6 +85,7 @@ class Average:
             progress: share of the weight steps that are done.
             images: batches (N, C, H, W) in [0, 1] to estimate BatchNorm's running averages from;
                 read once, if there is anything to estimate.
+            processes: that share the batches; each meets all of them.
         """
         if self._kind != "swa":
             return
@@ -86,7 +94,7 @@ class Average:
             return
         self._count += 1
         self._blend(model, 1 / self._count)
-        _estimate_norms(self.model, images)
+        _estimate_norms(self.model, images, processes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: tensors, and the count of the weights averaged."""
@@ -119,7 +127,9 @@ class Average:
                 old.copy_(new)
 
 
-def _estimate_norms(model: nn.Module, images: Callable[[], Iterable[Tensor]]) -> None:
+def _estimate_norms(
+    model: nn.Module, images: Callable[[], Iterable[Tensor]], processes: Processes
+) -> None:
     """Set BatchNorm's running averages to the mean, over the images, of their batches' own."""
     norms = [
         module
@@ -138,7 +148,9 @@ def _estimate_norms(model: nn.Module, images: Callable[[], Iterable[Tensor]]) ->
             # The first batch replaces what was there, the others move it to their mean.
             for norm in norms:
                 norm.momentum = len(x) / seen
-            model(x)
+            shared = len(x) >= processes.count
+            with processes.normalising(model) if shared else nullcontext():
+                model(processes.share(x) if shared else x)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -19,6 +19,7 @@ from advtrain.attacks.frozen import crafting
 from advtrain.attacks.objectives import cross_entropy
 from advtrain.data.augment import Policy, augment
 from advtrain.data.store import Split
+from advtrain.data.stream import fetch
 from advtrain.methods.method import Batch, Method
 from advtrain.noise import Noise
 from advtrain.params.quantities import (
@@ -35,12 +36,14 @@ from advtrain.training import randomness
 from advtrain.training.averaging import Average, Averaging
 from advtrain.training.checkpoint import load_resume, load_weights, save_resume, save_weights
 from advtrain.training.compiling import CompileMode, compiled
+from advtrain.training.distributed import ALONE, Processes
 from advtrain.training.extra_data import extra_rows, shares
 from advtrain.training.micro_batches import MicroBatches
 from advtrain.training.precision import Precision, computing
 from advtrain.training.randomness import Determinism
 from advtrain.training.schedules import Schedule, multiplier
-from advtrain.training.updates import EVALUATIONS, UpdateName, awp, plain
+from advtrain.training.stopwatch import Stopwatch, measured
+from advtrain.training.updates import EVALUATIONS, Update, UpdateName, awp, plain
 
 # Streams of random numbers: what is drawn for one purpose must not move what another draws.
 ORDER, AUGMENT, CRAFT, VALIDATE, CHECK = 1, 2, 3, 4, 5
@@ -98,6 +101,8 @@ def train(
     workspace: Path,
     on_epoch: Callable[[dict[str, float]], None],
     device: torch.device,
+    on_measure: Callable[[dict[str, float]], None] | None = None,
+    processes: Processes = ALONE,
     *,
     epochs: Count = 30,
     batch_size: Count = 128,
@@ -143,12 +148,16 @@ def train(
         model: with its initial weights; trained in place, moved to the device.
         method: what to perturb and to minimise; its state is changed in place.
         threat: the budget; None for a method that needs none.
-        data: uint8 images, held on the device as one tensor.
+        data: uint8 images, held on the device as one tensor, or photographs that are decoded,
+            cropped at random and brought there minibatch by minibatch; validation meets centres.
         seed: of the order, the augmentation, the crafting and the global generators.
         workspace: folder of the run; holds `resume.pt`.
         on_epoch: gets each new row once it cannot be lost; not called again for the epochs that
             a resumed run skips.
         device: where to train.
+        on_measure: gets what `stopwatch.measured` says of an epoch, before `on_epoch` gets its row.
+        processes: that train the network together. Each makes this call with the same arguments,
+            but for `device`; the first one alone writes and reports.
         epochs: passes over the data that natural training would make. A method that replays each
             minibatch m times makes epochs / m, rounded up.
         batch_size: examples per weight step; the last minibatch of an epoch may be smaller.
@@ -216,6 +225,11 @@ def train(
             f"precision float16 scales gradients, which {type(method).__name__} descends "
             "themselves; choose bfloat16"
         )
+    if halve_on_out_of_memory and processes.count > 1:
+        raise ValueError(
+            "halve_on_out_of_memory: one of several processes would repeat a step without the "
+            "others; set micro_batch, or train on one process"
+        )
     labelled, extra = shares(batch_size, extra_fraction)
     if extra and not data.extra:
         raise ValueError(
@@ -230,6 +244,10 @@ def train(
         model.to(device, memory_format=layout)  # type: ignore[call-overload]
         pool = _pool(data, extra > 0).to(device)
         ids = pool.example[: len(data.train)]
+        if processes.count > 1:
+            (image,) = _clean(pool, 1, 1)
+            processes.refuse(method, model, image, (len(ids) - 1) % labelled + 1 + extra)
+            processes.spread([*model.parameters(), *model.buffers()])
         stepper = _optimizer(
             model, optimizer, momentum, nesterov, weight_decay, weight_decay_on_norm
         )
@@ -240,6 +258,8 @@ def train(
         classes = _classes(model, pool) if label_smoothing else 0
         method.start(pool.example)
         micro = MicroBatches(model, method, micro_batch, halve=halve_on_out_of_memory)
+
+        watch = Stopwatch(device)
 
         history: list[dict[str, float]] = []
         current = last = best = _copy(model)
@@ -254,39 +274,55 @@ def train(
                 "best": best,
                 "best_epoch": best_epoch,
                 "best_score": best_score,
-                "spent": [forward, backward],
+                "spent": [processes.added(forward), processes.added(backward)],
                 "optimizer": stepper.state_dict(),
                 "average": average.state_dict(),
-                "method": method.state_dict(),
+                "method": processes.state_of(method, min(len(ids), labelled) + extra),
                 "micro_batch": micro.size,
                 "random": randomness.state(device),
             }
 
-        if (state := load_resume(workspace, settings)) is None:
+        def save() -> None:
+            state = reached()
+            if processes.writes:
+                save_resume(workspace, settings, state)
+
+        def report(row: dict[str, float]) -> None:
+            if processes.writes:
+                on_epoch(dict(row))
+
+        found = load_resume(workspace, settings) if processes.writes else None
+        if (state := processes.agreed(found)) is None:
             method.load_state_dict({})  # it may have been trained before
             # Before the first epoch, so that a folder that cannot be written shows now.
-            save_resume(workspace, settings, reached())
+            save()
         else:
             history, current = state["history"], state["model"]
             last, best = state["last"], state["best"]
             best_epoch, best_score = state["best_epoch"], state["best_score"]
-            forward, backward = state["spent"]
+            # The sums over the processes, which the first one goes on with.
+            forward, backward = state["spent"] if processes.writes else (0.0, 0.0)
             micro.size = state["micro_batch"]
             model.load_state_dict(current)
             stepper.load_state_dict(state["optimizer"])
             average.load_state_dict(state["average"])
-            method.load_state_dict({name: one.to(device) for name, one in state["method"].items()})
+            kept = {name: one.to(device) for name, one in state["method"].items()}
+            method.load_state_dict(processes.share_of(kept, method))
             randomness.restore(state["random"], device)
 
         def ended(status: Literal["finished", "collapsed", "stopped"], cause: str = "") -> Trained:
-            values = _example_values(workspace, len(history)) if method.per_example else {}
+            written = method.per_example and processes.writes
+            values = _example_values(workspace, len(history)) if written else {}
             return Trained(last, best, best_epoch, history, status, cause, values)
 
         for epoch in range(len(history) + 1, passes_over_data + 1):
             step = (epoch - 1) * minibatches * method.replays
             # Adversarial weight perturbation is made for weights that have learned something.
             update_now: UpdateName = update if epoch > awp_warmup else "plain"
-            take_step = partial(awp, gamma=awp_gamma) if update_now == "awp" else plain
+            descend: Update = partial(plain, processes=processes)
+            if update_now == "awp":
+                descend = partial(awp, gamma=awp_gamma, processes=processes)
+            take_step = partial(descend, model, stepper)
             order = Noise(seed, ids).fold_in(ORDER).fold_in(epoch).uniform((1,)).flatten()
             chosen = torch.split(order.argsort(stable=True), labelled)
             if extra:
@@ -302,18 +338,32 @@ def train(
             sizes: list[int] = []
             first: tuple[Batch, Noise] | None = None
             model.train()
-            with compiled(model, compile_mode), computing(precision, model, device):
-                for rows in chosen:
+            mine = [processes.share(rows) for rows in chosen]
+            with (
+                processes.normalising(model),
+                compiled(model, compile_mode),
+                computing(precision, model, device),
+            ):
+                images = fetch(
+                    pool.stored,
+                    mine,
+                    noise_of=partial(_augmenting, seed, pool.example, method.views, epoch),
+                    device=device,
+                    views=method.views,
+                )
+                fetching = watch.each("data", images)
+                for whole, rows, fetched in zip(chosen, mine, fetching, strict=True):
                     strong = step >= policy_start * steps
                     noise = _noise(seed, pool.example[rows], method.views)
-                    x = augment(
-                        pool.images[rows].repeat(method.views, 1, 1, 1),
-                        noise.fold_in(AUGMENT).fold_in(epoch),
-                        crop_padding=crop_padding,
-                        flip=flip,
-                        cutout=cutout if strong else 0,
-                        policy=policy if strong else "none",
-                    ).contiguous(memory_format=layout)
+                    with watch("data"):
+                        x = augment(
+                            fetched,
+                            noise.fold_in(AUGMENT).fold_in(epoch),
+                            crop_padding=crop_padding,
+                            flip=flip,
+                            cutout=cutout if strong else 0,
+                            policy=policy if strong else "none",
+                        ).contiguous(memory_format=layout)
                     y = pool.labels[rows].repeat(method.views)
                     smoothed = _smoothed(y, classes, label_smoothing) if label_smoothing else None
                     batch = Batch(x, y, pool.example[rows].repeat(method.views), smoothed)
@@ -332,19 +382,22 @@ def train(
                         rates.append(rate)
                         batch = batch._replace(progress=step / steps)
                         drawn_now = noise.fold_in(CRAFT).fold_in(step)
-                        x_adv, terms = micro.step(
-                            partial(take_step, model, stepper), model, batch, ball, drawn_now
-                        )
-                        method.after_step(batch, x_adv.detach(), x_adv.grad, ball)
+                        shared = processes.sharing(take_step, len(whole))
+                        update_weights = watch.timed("update", shared)
+                        with watch("attack"):
+                            x_adv, terms = micro.step(update_weights, model, batch, ball, drawn_now)
                         step += 1
-                        average.after_step(model, step / steps)
+                        with watch("update"):
+                            method.after_step(batch, x_adv.detach(), x_adv.grad, ball)
+                            processes.remember(method, pool.example[whole])
+                            average.after_step(model, step / steps)
 
                         # Read once per epoch: reading now would stall the device at every step.
                         losses.append(terms.total.detach())
                         for name, part in terms.parts.items():
                             parts[name].append(part.detach())
                         correct.append((predictions(terms.logits.detach()) == batch.y).sum())
-                        sizes.append(len(x))
+                        sizes.append(len(whole) * method.views)
                         cost, evaluated = method.cost(), EVALUATIONS[update_now]
                         forward += len(x) * cost.crafting.forward
                         forward += len(x) * evaluated * micro.forwards * cost.loss.forward
@@ -352,12 +405,14 @@ def train(
                             cost.crafting.backward + evaluated * cost.loss.backward
                         )
 
+            processes.add_up([*losses, *(one for part in parts.values() for one in part), *correct])
             cause = _cause_of_collapse(torch.stack(losses).cpu(), rates, model, epoch)
             if cause:
                 model.load_state_dict(last)
                 return ended("collapsed", cause)
 
-            average.after_epoch(model, step / steps, partial(_clean, pool, len(ids), batch_size))
+            clean = partial(_clean, pool, len(ids), batch_size)
+            average.after_epoch(model, step / steps, clean, processes)
             row: dict[str, float] = {
                 "epoch": epoch,
                 "learning_rate": rates[-1],
@@ -366,11 +421,11 @@ def train(
                 "train_accuracy": int(torch.stack(correct).sum()) / sum(sizes),
                 **method.measures(),
                 "examples_seen": epoch * sum(sizes) // method.views,
-                "forward_passes": round(forward),
-                "backward_passes": round(backward),
+                "forward_passes": round(processes.added(forward)),
+                "backward_passes": round(processes.added(backward)),
             }
             if epoch % validate_every == 0 or epoch == passes_over_data:
-                with computing("float32"):
+                with watch("validation"), computing("float32"):
                     row |= _validate(
                         average.model,
                         data.validation,
@@ -379,17 +434,21 @@ def train(
                         device,
                         validation_steps,
                         micro.size or batch_size,
+                        processes,
                     )
-            if method.per_example:
+            if method.per_example and processes.writes:
                 save_weights(_values_of(workspace, epoch), method.example_values())
             history.append(row)
             if first is not None:
-                batch, noise = first
-                cause = method.after_epoch(
-                    model, batch, row, ball, noise.fold_in(CHECK).fold_in(epoch)
-                )
+                batch, noise = processes.together(*first, len(chosen[0]), method.views)
+                noise = noise.fold_in(CHECK).fold_in(epoch)
+                with watch("validation"):
+                    cause = processes.agreed(method.after_epoch(model, batch, row, ball, noise))
+            spent = measured(watch.read(), sum(sizes), device)
+            if on_measure is not None and processes.writes:
+                on_measure(spent)
             if cause:
-                on_epoch(dict(row))
+                report(row)
                 model.load_state_dict(last)
                 return ended("stopped", f"{cause}; the weights kept are those before that epoch")
 
@@ -402,8 +461,8 @@ def train(
             elif score is not None and score > best_score:
                 best, best_epoch, best_score = last, epoch, score
 
-            save_resume(workspace, settings, reached())
-            on_epoch(dict(row))
+            save()
+            report(row)
         model.load_state_dict(last)
         return ended("finished")
 
@@ -423,12 +482,18 @@ def _pool(data: TrainingData, with_extra: bool) -> Split:
 def _classes(model: nn.Module, pool: Split) -> int:
     """How many logits the network has."""
     with torch.no_grad(), crafting(model):
-        return int(model(pool.images[:1].float().div(255)).shape[1])
+        (image,) = _clean(pool, 1, 1)
+        return int(model(image).shape[1])
 
 
 def _noise(seed: int, examples: Tensor, views: int) -> Noise:
     """Random numbers of the rows of a minibatch: those of its examples, view after view."""
     return Noise(seed, torch.cat([examples + view * VIEW for view in range(views)]))
+
+
+def _augmenting(seed: int, examples: Tensor, views: int, epoch: int, rows: Tensor) -> Noise:
+    """Random numbers of what an epoch's augmentation does to some rows, view after view."""
+    return _noise(seed, examples[rows], views).fold_in(AUGMENT).fold_in(epoch)
 
 
 def _smoothed(y: Tensor, classes: int, smoothing: float) -> Tensor:
@@ -438,7 +503,9 @@ def _smoothed(y: Tensor, classes: int, smoothing: float) -> Tensor:
 
 def _clean(pool: Split, count: int, batch_size: int) -> Iterator[Tensor]:
     """The labelled training images as they are, batch by batch."""
-    for images in torch.split(pool.images[:count], batch_size):
+    device = pool.labels.device
+    rows = torch.split(torch.arange(count, device=device), batch_size)
+    for images in fetch(pool.stored, rows, noise_of=None, device=device):
         yield images.float().div_(255)
 
 
@@ -463,30 +530,34 @@ def _validate(
     device: torch.device,
     steps: int,
     batch_size: int,
+    processes: Processes,
 ) -> dict[str, float]:
     """Measure the accuracies that select the best epoch; the same starts at every epoch."""
     clean, robust = [], []
     model.eval()
-    for rows in torch.split(torch.arange(len(split)), batch_size):
-        batch = split.take(rows).to(device)
-        x = augment(batch.images, Noise(seed, batch.example), crop_padding=0, flip=False)
+    mine = processes.share(torch.arange(len(split)))
+    chosen = torch.split(mine, max(batch_size // processes.count, 1))
+    images = fetch(split.stored, chosen, noise_of=None, device=device)
+    for rows, fetched in zip(chosen, images, strict=True):
+        example, y = split.example[rows].to(device), split.labels[rows].to(device)
+        x = augment(fetched, Noise(seed, example), crop_padding=0, flip=False)
         with torch.no_grad():
-            clean.append(predictions(model(x)) == batch.labels)
+            clean.append(predictions(model(x)) == y)
         if threat is not None and steps > 0:
             x_adv = ascend(
                 model,
                 x,
-                threat.random_start(x, Noise(seed, batch.example).fold_in(VALIDATE)),
-                partial(cross_entropy, y=batch.labels),
+                threat.random_start(x, Noise(seed, example).fold_in(VALIDATE)),
+                partial(cross_entropy, y=y),
                 threat,
                 steps=steps,
                 step_size=step_size("epsilon/4", threat.epsilon),
             )
             with torch.no_grad():
-                robust.append(predictions(model(x_adv)) == batch.labels)
+                robust.append(predictions(model(x_adv)) == y)
     measured = {"validation_clean_accuracy": clean, "validation_robust_accuracy": robust}
     return {
-        name: int(torch.cat(correct).sum()) / len(split)
+        name: int(processes.added(int(torch.cat(correct).sum()))) / len(split)
         for name, correct in measured.items()
         if correct and len(split)
     }
@@ -527,8 +598,9 @@ def _optimizer(
 def _settings(arguments: dict[str, Any]) -> dict[str, str]:
     """Say in words what decides the bits of a run: a resumed one must agree in all of it."""
     model, data, device = arguments["model"], arguments["data"], arguments["device"]
-    apart = ("model", "data", "workspace", "on_epoch", "device")
+    apart = ("model", "data", "workspace", "on_epoch", "on_measure", "device", "processes")
     shapes = {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
+    count = arguments["processes"].count
     content = hashlib.sha256()
     for split in (data.train, data.validation, *([data.extra] if data.extra else [])):
         for part in (split.example, split.labels):
@@ -536,7 +608,7 @@ def _settings(arguments: dict[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in arguments.items() if name not in apart} | {
         "model": hashlib.sha256(repr(shapes).encode()).hexdigest()[:16],
         "data": content.hexdigest()[:16],
-        "device": device.type,
+        "device": device.type if count == 1 else f"{count} x {device.type}",
     }
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from advtrain.methods.method import Terms
+from advtrain.training.distributed import ALONE, Processes
 
 Update = Callable[[nn.Module, Optimizer, Callable[[], Terms]], Terms]
 """Takes the loss as a closure, because an update may evaluate it more than once."""
@@ -18,26 +19,40 @@ EVALUATIONS: dict[UpdateName, int] = {"plain": 1, "awp": 2}
 """How often an update evaluates the loss and its gradient at one step."""
 
 
-def plain(model: nn.Module, optimizer: Optimizer, loss: Callable[[], Terms]) -> Terms:
+def plain(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss: Callable[[], Terms],
+    *,
+    processes: Processes = ALONE,
+) -> Terms:
     """Take one gradient step on the loss as it is.
 
     Args:
         model: what the optimizer steps (other updates perturb its weights first).
         optimizer: with the learning rate of this step.
         loss: evaluates the loss on the current adversarial batch.
+        processes: whose losses add up to the one that is descended.
 
     Returns:
-        The loss that the step descended.
+        The loss that the step descended, of this process.
     """
     optimizer.zero_grad()
     terms = loss()
     terms.total.backward()  # type: ignore[no-untyped-call]
+    gradients = (weight.grad for weight in model.parameters())
+    processes.add_up([gradient for gradient in gradients if gradient is not None])
     optimizer.step()
     return terms
 
 
 def awp(
-    model: nn.Module, optimizer: Optimizer, loss: Callable[[], Terms], *, gamma: float
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss: Callable[[], Terms],
+    *,
+    gamma: float,
+    processes: Processes = ALONE,
 ) -> Terms:
     """Flatten the weight loss landscape by perturbing the weights (Wu et al. 2020, algorithm 1).
 
@@ -57,23 +72,25 @@ def awp(
         optimizer: with the learning rate of this step.
         loss: evaluates the loss on the current adversarial batch; it is called twice.
         gamma: size of the perturbation relative to each layer's weights; 0 is `plain`.
+        processes: whose losses add up to the one that is raised and descended.
 
     Returns:
-        The loss at w + v, which the step descended.
+        The loss at w + v, which the step descended, of this process.
     """
-    moves = _ascent(model, loss, gamma)
+    moves = _ascent(model, loss, gamma, processes)
     with torch.no_grad():
         for weight, move in moves:
             weight.add_(move)
-    terms = plain(model, optimizer, loss)
-    with torch.no_grad():
-        for weight, move in moves:
-            weight.sub_(move)
-    return terms
+    try:
+        return plain(model, optimizer, loss, processes=processes)
+    finally:  # a step that did not fit into memory is taken again, from the same weights
+        with torch.no_grad():
+            for weight, move in moves:
+                weight.sub_(move)
 
 
 def _ascent(
-    model: nn.Module, loss: Callable[[], Terms], gamma: float
+    model: nn.Module, loss: Callable[[], Terms], gamma: float, processes: Processes
 ) -> list[tuple[nn.Parameter, Tensor]]:
     """The perturbed weights and v; the model, the generators and every `.grad` stay as they are."""
     weights = [
@@ -86,6 +103,7 @@ def _ascent(
     with torch.random.fork_rng(list(devices)):
         total = loss().total
     gradients = torch.autograd.grad(total, weights, allow_unused=True)
+    processes.add_up([gradient for gradient in gradients if gradient is not None])
     with torch.no_grad():
         for buffer, found in buffers:
             buffer.copy_(found)

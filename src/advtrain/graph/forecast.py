@@ -1,0 +1,98 @@
+"""The forecast: what a study is likely to cost before it runs, and what that rests on."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from advtrain.graph.costs import Rates, predict
+from advtrain.graph.nodes import CELL_STAGES, Node
+
+
+@dataclass
+class Forecast:
+    """What the cells of a study and their evaluations are likely to cost.
+
+    Attributes:
+        study: its name.
+        hours: on each device, by stage.
+        measured: how many nodes are work that was measured before.
+        scaled: how many are scaled from other work.
+        sources: of each stage, the methods, attacks or certificates that was.
+        unknown: of each stage, how many nodes are like nothing that was measured; they are in no
+            figure.
+        memory: the most bytes that one job is likely to have in use, on each device; without those
+            of which nobody knows.
+    """
+
+    study: str
+    hours: dict[str, dict[str, float]] = field(default_factory=dict)
+    measured: int = 0
+    scaled: int = 0
+    sources: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    unknown: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    memory: dict[str, int] = field(default_factory=dict)
+
+
+def forecasts(nodes: Iterable[Node], rates: Rates) -> list[Forecast]:
+    """Add up what was predicted of nodes, study by study.
+
+    Args:
+        nodes: what is to be computed; those that belong to no cell are left out.
+        rates: what was measured.
+
+    Returns:
+        One for each study that has something to compute, in the order of the nodes.
+    """
+    found: dict[str, Forecast] = {}
+    for node in nodes:
+        if node.stage in CELL_STAGES:
+            study = node.name.split("/")[0]
+            _add(found.setdefault(study, Forecast(study)), node, rates)
+    return list(found.values())
+
+
+def _add(forecast: Forecast, node: Node, rates: Rates) -> None:
+    likely = predict(node, rates)
+    if likely is None:
+        forecast.unknown[node.stage] += 1
+        return
+    stages = forecast.hours.setdefault(likely.device, defaultdict(float))
+    stages[node.stage] += likely.seconds / 3600
+    if likely.scaled_from:
+        forecast.scaled += 1
+        forecast.sources[node.stage].update(likely.scaled_from)
+    else:
+        forecast.measured += 1
+    if likely.memory is not None:
+        known = forecast.memory.get(likely.device, 0)
+        forecast.memory[likely.device] = max(known, likely.memory)
+
+
+def hours_line(forecast: Forecast) -> str:
+    """Write the cost for a person: `about 2.1 GPU hours on NVIDIA H200 (train 1.2, attack 0.9)`."""
+    parts = []
+    for device, stages in forecast.hours.items():
+        kind = "CPU hours" if device == "cpu" else f"GPU hours on {device}"
+        detail = ", ".join(f"{stage} {_hours(spent)}" for stage, spent in stages.items())
+        peak = forecast.memory.get(device)
+        memory = f", at most {peak / (1 << 30):.1f} GiB a job" if peak and device != "cpu" else ""
+        parts.append(f"about {_hours(sum(stages.values()))} {kind} ({detail}){memory}")
+    return "; ".join(parts) or "of unknown cost"
+
+
+def basis_line(forecast: Forecast) -> str:
+    """Write what the cost rests on, for a person."""
+    parts = [f"{forecast.measured} measured before"] if forecast.measured else []
+    if forecast.scaled:
+        sources = "; ".join(
+            f"{stage} from {', '.join(sorted(names))}" for stage, names in forecast.sources.items()
+        )
+        parts.append(f"{forecast.scaled} scaled by the passes ({sources})")
+    if forecast.unknown:
+        stages = ", ".join(f"{count} {stage}" for stage, count in forecast.unknown.items())
+        parts.append(f"not in it, as nothing like them was measured: {stages}")
+    return f"jobs: {'; '.join(parts)}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 100 else f"{hours:.2g}"
