@@ -1,6 +1,7 @@
 # make reproduce   from nothing to the report        make test   the tests
 # make env         the environment alone             make shell  a shell inside it
-# make bench       speed against the published packages, and the pipeline's own overhead
+# make bench       speed against the published packages and the least cost; docs/performance.md
+# make bench-gpu   the same for one CUDA GPU
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= all
@@ -11,7 +12,7 @@ CHECKED := src pipeline tests benchmarks
 # The environment is the lock's and nothing else's; compiled modules save seconds per job.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
-.PHONY: env reproduce test check readme bench shell lock format clean
+.PHONY: env reproduce test check readme bench bench-gpu performance shell lock format clean
 .DEFAULT_GOAL := reproduce
 
 env: .venv/.ready
@@ -44,9 +45,20 @@ check: env
 readme: env
 	@$(RUN) python benchmarks/readme.py
 
+# Each section keeps its own record in reports/bench as soon as it is done.
+BENCH = OMP_NUM_THREADS=1 python -W ignore benchmarks
+
 bench: env
-	@$(RUN) OMP_NUM_THREADS=1 python -W ignore benchmarks/attacks.py --json reports/bench-attacks.json
-	@$(RUN) python benchmarks/overhead.py
+	@$(RUN) $(BENCH)/attacks.py && $(BENCH)/training.py && $(BENCH)/overhead.py && $(BENCH)/scaling.py
+	@$(RUN) python benchmarks/performance.py
+
+bench-gpu: env
+	@$(RUN) $(BENCH)/gpu.py $(if $(DATA),--data $(DATA)) && $(BENCH)/training.py --device cuda \
+	  && $(BENCH)/scaling.py --device cuda
+	@$(RUN) python benchmarks/performance.py
+
+performance: env
+	@$(RUN) python benchmarks/performance.py
 
 shell: env
 	@$(RUN) exec bash --rcfile <(cat ~/.bashrc 2>/dev/null; echo 'source "$(BIN)/activate"') -i

@@ -1,6 +1,6 @@
 """How fast the attacks are: beside the published packages, and beside what they must cost at least.
 
-    python benchmarks/attacks.py [--quick] [--only pgd autoattack ...] [--json FILE]
+    python benchmarks/attacks.py [--quick] [--only pgd autoattack ...] [--folder FOLDER]
 
 One process and one thread. The methods of a section take turns, in another order each round, and
 what is shown is the CPU time of the process: medians over the rounds, with their range, and medians
@@ -12,20 +12,10 @@ A section is a function from the trained networks and the size to its results; a
 `SECTIONS`.
 """
 
-import argparse
-import copy
-import itertools
-import json
-import os
-import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -47,129 +37,33 @@ from advtrain.attacks.objectives import cross_entropy, margin  # noqa: E402
 from advtrain.attacks.pgd import pgd  # noqa: E402
 from advtrain.methods.fgsm_rs import FgsmRs  # noqa: E402
 from advtrain.methods.method import Batch  # noqa: E402
-from advtrain.methods.pgd_at import PgdAt  # noqa: E402
 from advtrain.models.preact_resnet import preact_resnet  # noqa: E402
 from advtrain.models.small_cnn import small_cnn  # noqa: E402
 from advtrain.noise import Noise  # noqa: E402
 from advtrain.threat import ThreatModel  # noqa: E402
 from advtrain.training.precision import lowered  # noqa: E402
-from pipeline.job import keep_freed_memory  # noqa: E402
-
-CPU = torch.device("cpu")
-PACKAGES = ("torch", "torchattacks", "foolbox", "adversarial-robustness-toolbox")
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Network:
-    """A trained network, and the images that it has not seen.
-
-    Attributes:
-        name: as in the tables.
-        model: in eval mode.
-        x: (N, C, H, W) in [0, 1].
-        y: (N,) int64.
-        threat: the budget that a part of the images withstands.
-        batch: how many images an attack is given at once.
-    """
-
-    name: str
-    model: nn.Module
-    x: Tensor
-    y: Tensor
-    threat: ThreatModel
-    batch: int
-
-    def batches(self) -> Iterator[tuple[Tensor, Tensor, Noise]]:
-        """Full batches of images, their labels and their noise, without end."""
-        full = len(self.y) // self.batch
-        for number in itertools.cycle(range(full)):
-            rows = torch.arange(number * self.batch, (number + 1) * self.batch)
-            yield self.x[rows], self.y[rows], Noise(SEED, rows)
-
-    def of(self, batch: int) -> "Network":
-        """The same with other batches, no larger than there are images."""
-        return replace(self, batch=min(batch, len(self.y)))
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a number should be."""
-
-    name: str
-    measured: float
-    bound: float
-    at_most: bool = False
-
-    def __str__(self) -> str:
-        met = self.measured <= self.bound if self.at_most else self.measured >= self.bound
-        sign, verdict = "<=" if self.at_most else ">=", "met" if met else "MISSED"
-        text = f"{verdict:6} {self.name}: {self.measured:.3f} (goal {sign} {self.bound:g})"
-        if not met and "bfloat16" in self.name and not bfloat16_instructions():
-            text += "; this processor has no bfloat16 instructions"
-        return text
-
-
-@dataclass
-class Results:
-    """Of one section: rows of a table, the goals, and remarks."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    goals: list[Goal] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured."""
-
-    rounds: int
-    images: int
-
-
-Method = Callable[[Tensor, Tensor, Noise], Any]
-"""(x, y, noise) -> whatever the section makes of it."""
+from benchmarks import harness  # noqa: E402
+from benchmarks.harness import (  # noqa: E402
+    CPU,
+    FULL,
+    QUICK,
+    SEED,
+    Goal,
+    Method,
+    Network,
+    Results,
+    Size,
+    Spread,
+    channels_last,
+    interleaved,
+    one_thread,
+    ratio,
+    timing,
+)
 
 Section = Callable[[list[Network], Size], Results]
 
-
 # ------------------------------------------------------------------------------ measuring
-
-
-def interleaved(
-    methods: Mapping[str, Method], network: Network, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[Any]]]:
-    """Let the methods take turns on one batch after another.
-
-    Returns:
-        The CPU seconds of each method in each round, and what it returned. The first batch is run
-        once before, unmeasured: compilers, caches and lazy imports.
-    """
-    x, y, noise = next(network.batches())
-    for method in methods.values():
-        method(x, y, noise)
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    returned: dict[str, list[Any]] = {name: [] for name in methods}
-    for number, (x, y, noise) in zip(range(rounds), network.batches(), strict=False):
-        names = list(methods)
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            started = time.process_time()
-            found = methods[name](x, y, noise)
-            seconds[name].append(time.process_time() - started)
-            returned[name].append(found)
-    return seconds, returned
-
-
-def ratio(over: list[float], under: list[float]) -> tuple[float, float, float]:
-    """The median, least and largest of the ratios within a round."""
-    ratios = [one / other for one, other in zip(over, under, strict=True)]
-    return statistics.median(ratios), min(ratios), max(ratios)
-
-
-def timing(seconds: list[float]) -> dict[str, float]:
-    """The median and the range."""
-    return {"seconds": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
 
 
 def verdicts(network: Network, found: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -235,11 +129,6 @@ def train(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, epochs: i
             method.loss(model.train(), batch, x_adv, threat, noise).total.backward()
             optimizer.step()
     model.zero_grad(set_to_none=True)
-
-
-def channels_last(network: Network) -> nn.Module:
-    """A copy of the network whose kernels have the channels innermost."""
-    return copy.deepcopy(network.model).to(memory_format=torch.channels_last)
 
 
 # ------------------------------------------------------------------------------ P1, P2: PGD-20
@@ -340,12 +229,12 @@ def pgd_section(all_networks: list[Network], size: Size) -> Results:
         methods = published(network) | own(network)
         seconds, found = interleaved(methods, network, rounds)
         reference, margins = verdicts(network, found["torchattacks"])
-        speed: dict[tuple[str, str], float] = {}
+        speed: dict[tuple[str, str], Spread] = {}
         for name in methods:
             right, its_margins = verdicts(network, found[name])
             differing = (right != reference).nonzero().squeeze(1).tolist()
             gains = {other: ratio(seconds[other], seconds[name]) for other in published(network)}
-            speed |= {(name, other): gains[other][0] for other in gains}
+            speed |= {(name, other): gains[other] for other in gains}
             results.rows.append(
                 {
                     "network": network.name,
@@ -396,111 +285,6 @@ def pgd_section(all_networks: list[Network], size: Size) -> Results:
     return results
 
 
-# ------------------------------------------------------------------------------ P3: PGD-7 AT
-
-CRAFTED = 7
-
-
-def training_section(all_networks: list[Network], size: Size) -> Results:
-    """A step of PGD-7 adversarial training beside 7 input gradients and one plain step (P3)."""
-    results = Results()
-    for network in all_networks:
-        methods = training_steps(network)
-        seconds, _ = interleaved(methods, network, size.rounds)
-        floor = seconds["floor: 7 gradients + 1 plain step"]
-        usual = seconds["usual: .backward() in train mode"]
-        shares: dict[str, float] = {}
-        for name in methods:
-            share, speed = ratio(seconds[name], floor), ratio(usual, seconds[name])
-            shares[name] = share[0]
-            results.rows.append(
-                {
-                    "network": network.name,
-                    "method": name,
-                    **timing(seconds[name]),
-                    "it / floor": share,
-                    "usual / it": speed,
-                }
-            )
-            for wanted, bound in (("float32", 1.10), ("channels_last", 0.90), ("bfloat16", 0.50)):
-                if name == f"PGD-7, {wanted}":
-                    label = f"P3 {network.name} {name}: it / floor"
-                    results.goals.append(Goal(label, share[0], bound, at_most=True))
-            for wanted, bound in (("float32", 1.2), ("bfloat16", 2.5)):
-                if name == f"PGD-7, {wanted}":
-                    label = f"P3 {network.name} {name}: usual / it"
-                    results.goals.append(Goal(label, speed[0], bound))
-    return results
-
-
-def training_steps(network: Network) -> dict[str, Method]:
-    """One weight step each, at learning rate 0: every step finds the same network."""
-    threat = network.threat
-    method = PgdAt(steps=CRAFTED, crafting="eval")
-    in_train_mode = PgdAt(steps=CRAFTED, crafting="train")
-
-    def trained(model: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
-        return model, torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
-
-    plain = trained(copy.deepcopy(network.model))
-    last = trained(channels_last(network))
-
-    def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    def floor(x: Tensor, y: Tensor, noise: Noise) -> None:
-        model, optimizer = plain
-        with crafting(model, "eval"):
-            for _ in range(CRAFTED):
-                point = x.detach().requires_grad_()
-                loss = F.cross_entropy(model(point), y, reduction="sum")
-                torch.autograd.grad(loss, point)
-        descend(optimizer, F.cross_entropy(model.train()(x), y))
-
-    def ours(
-        method: PgdAt,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        x: Tensor,
-        y: Tensor,
-        noise: Noise,
-    ) -> None:
-        if model is last[0]:
-            x = x.to(memory_format=torch.channels_last)
-        batch = Batch(x, y, noise.examples)
-        x_adv = method.perturb(model, batch, threat, noise)
-        descend(optimizer, method.loss(model.train(), batch, x_adv, threat, noise).total)
-
-    def in_bfloat16(x: Tensor, y: Tensor, noise: Noise) -> None:
-        with lowered(last[0], CPU, "bfloat16"):
-            ours(method, *last, x, y, noise)
-
-    def usual(x: Tensor, y: Tensor, noise: Noise) -> None:
-        """The structure of most published code: the attack's gradients reach the weights too."""
-        model, optimizer = plain
-        model.train()
-        delta = (threat.random_start(x, noise) - x).requires_grad_()
-        for _ in range(CRAFTED):
-            F.cross_entropy(model((x + delta).clamp(0, 1)), y).backward()
-            assert delta.grad is not None
-            moved = delta.data + threat.epsilon / 4 * delta.grad.sign()
-            moved = moved.clamp(-threat.epsilon, threat.epsilon)
-            delta.data = (x + moved).clamp(0, 1) - x
-            delta.grad.zero_()
-        descend(optimizer, F.cross_entropy(model((x + delta).detach()), y))
-
-    return {
-        "floor: 7 gradients + 1 plain step": floor,
-        "usual: .backward() in train mode": usual,
-        "PGD-7, float32": partial(ours, method, *plain),
-        "PGD-7, float32, crafted in train mode": partial(ours, in_train_mode, *plain),
-        "PGD-7, channels_last": partial(ours, method, *last),
-        "PGD-7, bfloat16": in_bfloat16,
-    }
-
-
 # ------------------------------------------------------------------------------ P6
 
 
@@ -528,7 +312,7 @@ def restarts_section(all_networks: list[Network], size: Size) -> Results:
             "not dropping / it": ratio(seconds["not dropping"], seconds["dropping"]),
         }
         results.goals.append(
-            Goal(f"P6 {network.name}: it / sum of survivors", overhead[0], 1.1, at_most=True)
+            Goal(f"P6 {network.name}: it / sum of survivors", overhead, 1.1, at_most=True)
         )
         fallen, right = (
             found["not dropping"],
@@ -595,7 +379,7 @@ def deepfool_section(all_networks: list[Network], size: Size) -> Results:
             )
             if name == "float32":
                 label = f"P6 {network.name} DeepFool: torchattacks / it"
-                results.goals.append(Goal(label, gain[0], 2.5))
+                results.goals.append(Goal(label, gain, 2.5))
     return results
 
 
@@ -630,98 +414,23 @@ def autoattack_section(all_networks: list[Network], size: Size) -> Results:
 
 SECTIONS: dict[str, Section] = {
     "pgd": pgd_section,
-    "training": training_section,
     "restarts": restarts_section,
     "deepfool": deepfool_section,
     "autoattack": autoattack_section,
 }
 
 
-# ------------------------------------------------------------------------------ the report
-
-
-def cpuinfo(name: str) -> str:
-    """What Linux says of the first processor; nothing elsewhere."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith(name)), "")
-
-
-def bfloat16_instructions() -> bool:
-    """Whether products in bfloat16 are the processor's own."""
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(cpuinfo("flags").split()))
-
-
-def machine() -> dict[str, Any]:
-    """What the times depend on."""
-    return {
-        "processor": cpuinfo("model name") or platform.processor() or platform.machine(),
-        "kernels": torch.backends.cpu.get_cpu_capability(),
-        "bfloat16 instructions": bfloat16_instructions(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": [round(load, 2) for load in os.getloadavg()],
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
-    }
-
-
-def show(value: object) -> str:
-    """A cell of a table; a ratio with its range."""
-    if isinstance(value, tuple):
-        middle, least, most = value
-        return f"{middle:.2f} ({least:.2f}-{most:.2f})"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return str(value)
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Columns of the rows, as wide as they must be."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *[[show(row[name]) if name in row else "" for name in names] for row in rows]]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(names))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Two threads of one process would share its CPU time with what they wait for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def main() -> None:
-    """Measure, print, and write the file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few images and rounds")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
-    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="keep the networks there")
-    given = parser.parse_args()
-    size = Size(rounds=2, images=128) if given.quick else Size(rounds=7, images=1024)
-    sections: dict[str, Results] = {}
-    keep_freed_memory()  # as the pipeline's jobs do
+    """Measure, print, and keep the results."""
+    arguments = harness.parser(__doc__, SECTIONS)
+    arguments.add_argument(
+        "--weights", type=Path, metavar="FOLDER", help="keep the networks there between runs"
+    )
+    given = arguments.parse_args()
+    size = QUICK if given.quick else FULL
     with one_thread():
-        before = machine()
-        print(json.dumps(before), flush=True)
         made = networks(size, given.weights)
-        for name in given.only:
-            sections[name] = SECTIONS[name](made, size)
-            print(f"\n{SECTIONS[name].__doc__}\n{table(sections[name].rows)}", flush=True)
-            for line in [*sections[name].remarks, *map(str, sections[name].goals)]:
-                print(line, flush=True)
-    if given.json:
-        written = {name: asdict(found) for name, found in sections.items()}
-        record = {"machine": before, "load after": os.getloadavg(), "sections": written}
-        given.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    harness.measure("attacks", SECTIONS, given, made, size)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ from advtrain.attacks.autoattack import ensemble
 from advtrain.data.store import Split
 from advtrain.evaluation.evaluate import evaluate
 from advtrain.threat import ThreatModel
-from benchmarks.attacks import (
+from benchmarks.harness import (
     CPU,
     SEED,
     Goal,
     Network,
     Results,
     Size,
+    Spread,
     bfloat16_instructions,
     channels_last,
     ratio,
@@ -90,7 +91,7 @@ def autoattack_section(all_networks: list[Network], size: Size) -> Results:
                 "verdicts differing, by round": str(differing),
             }
             results.rows.append(row)
-            results.goals += goals(network.name, name, gain[0], sum(differing), images * rounds)
+            results.goals += goals(network.name, name, gain, sum(differing), images * rounds)
     if not bfloat16_instructions():
         results.remarks.append("bfloat16 is left out: this processor has no instructions for it.")
     results.remarks.append(
@@ -100,7 +101,7 @@ def autoattack_section(all_networks: list[Network], size: Size) -> Results:
     return results
 
 
-def goals(network: str, name: str, gain: float, differing: int, total: int) -> list[Goal]:
+def goals(network: str, name: str, gain: Spread, differing: int, total: int) -> list[Goal]:
     """The goals of one method on one network."""
     if network.endswith("undefended"):
         return [Goal(f"P5 {network} {name}: torchattacks / it", gain, 20)] * (name == "float32")

@@ -19,14 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from advtrain.graph.nodes import CELL_STAGES
+from advtrain.provenance import digest_files
 
 HEAVY = ("prepare", *CELL_STAGES)
 """The stages that import torch."""
 
+CODE = ("src/advtrain", "pipeline")
+
 SOCKET = ".pipeline/warm.sock"
-# pyarrow starts a thread, and knows how to be forked. The last is what torch imports when its
-# deterministic mode is first switched on (2 s).
-PACKAGES = ("numpy", "pyarrow.parquet", "torch", "safetensors.torch", "torch._inductor.config")
+# pyarrow starts a thread, knows how to be forked, and imports pandas where that is there. The last
+# is what torch imports when its deterministic mode is first switched on (2 s).
+PACKAGES = (
+    *("numpy", "pandas", "pyarrow.parquet", "pyarrow.compute", "torch", "safetensors.torch"),
+    "torch._inductor.config",
+)
 
 
 def start(root: Path) -> subprocess.Popen[bytes]:
@@ -75,7 +81,12 @@ def serve(job: Callable[[list[str]], int]) -> None:
         os.chmod(SOCKET, 0o600)
         listener.listen(1024)
         for package in PACKAGES:
-            __import__(package)
+            with contextlib.suppress(ModuleNotFoundError):  # pandas is MLflow's, not ours
+                __import__(package)
+        # Each job compares its code with its key's; what is unchanged need not be read again.
+        files = [str(file) for top in CODE for file in Path(top).rglob("*.py")]
+        with contextlib.suppress(OSError, SyntaxError):  # whose file it is will say so
+            digest_files(Path.cwd(), files)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting for
         while True:
             ready, _, _ = select.select([listener, 0], [], [])

@@ -157,12 +157,13 @@ def orphans(graph: Graph) -> list[Path]:
     """
     owned = {graph.root / node.folder for node in graph}
     owned |= {(graph.root / path).parent for node in graph for path in node.outputs}
+    owned |= {above for one in owned for above in one.parents}
     found = []
     for folder, depth in FOLDERS:
         pattern = "/".join(["*"] * depth)
         found += [
             path
             for path in sorted((graph.root / folder).glob(pattern))
-            if path.is_dir() and not any(path == one or path in one.parents for one in owned)
+            if path.is_dir() and path not in owned
         ]
     return found
