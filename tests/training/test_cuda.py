@@ -1,6 +1,5 @@
 """What a training promises on a GPU; `pytest -m gpu` on a machine that has one."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from advtrain.methods.method import Method
 from advtrain.models.preact_resnet import preact_resnet
-from advtrain.params import signatures
 from advtrain.threat import ThreatModel
 from advtrain.training.loop import Trained, train
-from tests.training.tiny import network, tiny_data
+from tests.training.tiny import METHODS, made, network, tiny_data
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
 ]
-METHODS = [one for one in signatures.modules("methods") if signatures.is_trained(one)]
 RECIPE = {"epochs": 3, "batch_size": 8, "learning_rate": 0.05, "validation_steps": 2}
 
 
 class StoppedError(Exception):
     """Stands for a kill."""
-
-
-def made(name: str) -> Method:
-    kind = getattr(importlib.import_module(f"advtrain.methods.{name}"), signatures.camel_case(name))
-    method = kind()
-    assert isinstance(method, Method)
-    return method
 
 
 def run(

@@ -1,6 +1,5 @@
 """The options that change how a training computes, and nothing of what it computes."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from advtrain.methods.method import Method
-from advtrain.params import signatures
 from advtrain.threat import ThreatModel
 from advtrain.training.compiling import compiled
 from advtrain.training.loop import Trained, train
-from tests.training.tiny import network, tiny_data
+from tests.training.tiny import METHODS, made, network, tiny_data
 
 CPU = torch.device("cpu")
-METHODS = [one for one in signatures.modules("methods") if signatures.is_trained(one)]
 
 # What a GPU has to be waited for: a value or a shape that the host has to know.
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal")
-
-
-def made(name: str) -> Method:
-    kind = getattr(importlib.import_module(f"advtrain.methods.{name}"), signatures.camel_case(name))
-    method = kind()
-    assert isinstance(method, Method)
-    return method
 
 
 def run(

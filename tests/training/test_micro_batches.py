@@ -1,5 +1,4 @@
 import copy
-import importlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,29 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from advtrain.methods.method import Method
-from advtrain.params import signatures
 from advtrain.threat import ThreatModel
 from advtrain.training.loop import Trained, train
 from advtrain.training.micro_batches import MicroBatches
 from advtrain.training.updates import plain
 from tests.methods.test_method_contracts import noise_of, seen_by
-from tests.training.tiny import network, split_of, tiny_data
+from tests.training.tiny import METHODS, made, network, split_of, tiny_data
 
 CPU = torch.device("cpu")
-METHODS = [one for one in signatures.modules("methods") if signatures.is_trained(one)]
 
 
 def plain_network() -> nn.Module:
     """Without BatchNorm and dropout; IBP knows these layers."""
     return nn.Sequential(*(one for one in network(norm=False) if not isinstance(one, nn.Dropout)))
-
-
-def made(name: str) -> Method:
-    method = getattr(
-        importlib.import_module(f"advtrain.methods.{name}"), signatures.camel_case(name)
-    )()
-    assert isinstance(method, Method)
-    return method
 
 
 def run(

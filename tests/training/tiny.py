@@ -1,12 +1,25 @@
 """The smallest data and network that show what the loop does; imported by the killed runs too."""
 
+import importlib
+
 import torch
 from torch import nn
 
 from advtrain.data.store import Split
+from advtrain.methods.method import Method
+from advtrain.params import signatures
 from advtrain.training.loop import TrainingData
 
 CLASSES = 3
+METHODS = [one for one in signatures.modules("methods") if signatures.is_trained(one)]
+
+
+def made(name: str) -> Method:
+    """A method with its defaults."""
+    kind = getattr(importlib.import_module(f"advtrain.methods.{name}"), signatures.camel_case(name))
+    method = kind()
+    assert isinstance(method, Method)
+    return method
 
 
 def split_of(count: int, seed: int) -> Split:
