@@ -79,7 +79,7 @@ class Training:
         hardware: that the times are of.
     """
 
-    dataset: str
+    dataset: str | None
     method: str
     model: str | None = None
     source: str | None = None
@@ -376,7 +376,8 @@ def _typed(hint: Any, value: Any) -> Any:
     Raises:
         ValueError: naming what was expected.
     """
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(hint) if union else (hint,)
     if value is None and types.NoneType in kinds:
         return None
     kind = kinds[0]
