@@ -14,8 +14,8 @@ FLOORS = (
     *("reporting", "tracking", "evaluate_command", "cli"),
 )
 WITHOUT_TORCH = (
-    *("params", "provenance", "graph", "results", "reporting", "tracking", "evaluate_command"),
-    "cli",
+    *("params", "provenance", "graph", "results", "published", "reporting", "tracking"),
+    *("evaluate_command", "cli"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 
