@@ -1,6 +1,10 @@
 """The code digest: what moves it and what does not."""
 
+import json
+import os
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -111,3 +115,62 @@ def test_the_commit_says_whether_the_code_differs(tmp_path: Path) -> None:
 
 def test_the_environment_names_the_versions() -> None:
     assert {"python", "torch", "pyarrow"} <= provenance.environment().keys()
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Stands for the start of another process."""
+
+    def forget() -> None:
+        monkeypatch.setattr(provenance, "_FILES", {})
+
+    forget()
+    return forget
+
+
+def written(tmp_path: Path, text: str, age: float) -> None:
+    path = tmp_path / "m.py"
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_the_next_process_reads_no_unchanged_file(
+    tmp_path: Path, forgetful: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, BASE, age=60)
+    found = digest_files(tmp_path, ["m.py"])
+    provenance.keep(tmp_path)
+    forgetful()
+    provenance.recall(tmp_path)
+    monkeypatch.setattr(provenance, "canonical", lambda tree: pytest.fail("read again"))
+    assert digest_files(tmp_path, ["m.py"]) == found
+
+
+def test_an_edit_is_seen_by_the_next_process(tmp_path: Path, forgetful: Callable[[], None]) -> None:
+    """Of the same size, too."""
+    written(tmp_path, BASE, age=60)
+    found = digest_files(tmp_path, ["m.py"])
+    provenance.keep(tmp_path)
+    forgetful()
+    provenance.recall(tmp_path)
+    written(tmp_path, BASE.replace("+ 1", "+ 2"), age=50)
+    assert digest_files(tmp_path, ["m.py"]) != found
+
+
+def test_what_was_just_written_is_not_kept(tmp_path: Path, forgetful: Callable[[], None]) -> None:
+    """A second edit could bear the same time, where times are coarse."""
+    written(tmp_path, BASE, age=0)
+    digest_files(tmp_path, ["m.py"])
+    provenance.keep(tmp_path)
+    assert json.loads((tmp_path / provenance.MEMO).read_text())["files"] == {}
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"by": "another", "files": {}}', "\0"])
+def test_a_damaged_memo_is_none(tmp_path: Path, forgetful: Callable[[], None], text: str) -> None:
+    written(tmp_path, BASE, age=60)
+    found = digest_files(tmp_path, ["m.py"])
+    forgetful()
+    (tmp_path / ".pipeline").mkdir()
+    (tmp_path / provenance.MEMO).write_text(text)
+    provenance.recall(tmp_path)
+    assert digest_files(tmp_path, ["m.py"]) == found

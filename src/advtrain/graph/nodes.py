@@ -24,7 +24,7 @@ from advtrain.params.signatures import (
     signature,
     takes_threat,
 )
-from advtrain.provenance import closure, code_digest, digest_files, hash_json
+from advtrain.provenance import closure, code_digest, digest_files, hash_json, keep, recall
 
 STAGES = (
     *("prepare", "train", "attack", "certify", "probe"),
@@ -171,6 +171,7 @@ class Graph:
         self.nodes: dict[str, Node] = {}
         self._codes: dict[tuple[str, ...], dict[str, str]] = {}
         self._files: dict[str, dict[str, str]] = {}
+        recall(root)
         for study in (params.studies[name] for name in params.run):
             self._study(study)
         report = self._node(
@@ -185,6 +186,7 @@ class Graph:
             ),
         )
         self.report = report
+        keep(root)
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())
