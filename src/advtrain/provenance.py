@@ -163,7 +163,7 @@ def keep(root: Path) -> None:
 
 def _read(path: Path) -> _File:
     found = path.stat()
-    stamp = f"{path}:{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"
+    stamp = f"{found.st_dev}:{found.st_ino}:{found.st_mtime_ns}:{found.st_size}"
     if stamp not in _FILES:
         if path.suffix == ".py":
             tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
