@@ -234,3 +234,39 @@ def test_a_teacher_whose_labels_nothing_learns(tmp_path: Path) -> None:
         "params.yaml: studies.small.recipe: recipes.short.extra_fraction is 0, so that nothing "
         "learns from what trades's teacher labels; set it above 0"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "message"),
+    [
+        ("gradalign", {"precision": "float16"}, "gradalign with short: precision float16 scales"),
+        ("ibp", {"precision": "float16"}, "ibp with short: precision float16 scales"),
+        ("gradalign", {"compile_mode": "default"}, "compiled passes have no second derivative"),
+        ("free", {"micro_batch": 8}, "free with short: micro_batch: its step is not the mean"),
+        ("cat", {"micro_batch": 8}, "cat with short: micro_batch"),
+        ("iaat", {"halve_on_out_of_memory": True}, "iaat with short: halve_on_out_of_memory"),
+        ("fgsm_mixed", {"micro_batch": 8}, "fgsm_mixed with short: micro_batch"),
+    ],
+)
+def test_a_recipe_that_a_method_cannot_be_trained_with_is_named(
+    tmp_path: Path, method: str, recipe: dict[str, Any], message: str
+) -> None:
+    def change(given: dict[str, Any]) -> None:
+        given["methods"][method] = {}
+        given["recipes"]["short"] = recipe
+        given["studies"]["small"]["methods"].append(method)
+
+    with pytest.raises(ParamsError, match=message):
+        reading(tmp_path, change)
+
+
+@pytest.mark.parametrize("recipe", [{"precision": "bfloat16"}, {"micro_batch": 0}])
+def test_a_recipe_that_every_method_can_be_trained_with_passes(
+    tmp_path: Path, recipe: dict[str, Any]
+) -> None:
+    def change(given: dict[str, Any]) -> None:
+        given["methods"] |= {"gradalign": {}, "free": {}, "cat": {}}
+        given["recipes"]["short"] = recipe
+        given["studies"]["small"]["methods"] += ["gradalign", "free", "cat"]
+
+    assert "cat" in reading(tmp_path, change).studies["small"].methods

@@ -186,6 +186,21 @@ def test_fast_allows_what_deterministic_forbids(tmp_path: Path) -> None:
     assert not torch.backends.cudnn.benchmark
 
 
-def test_float16_refuses_a_loss_of_gradients(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="float16 scales gradients, which Gradalign descends"):
-        run(tmp_path, "gradalign", precision="float16")
+@pytest.mark.parametrize("name", METHODS)
+def test_float16_trains_every_method_as_float32_does_or_refuses(name: str, tmp_path: Path) -> None:
+    method = made(name)
+    options: dict[str, Any] = {"epochs": 2 * method.replays, "learning_rate": 0.02}
+    full = run(tmp_path / "full", name, **options)
+    if method.second_order or method.beside_network:
+        with pytest.raises(ValueError, match=f"{type(method).__name__} needs others"):
+            run(tmp_path / "low", name, precision="float16", **options)
+        return
+    low = run(tmp_path / "low", name, precision="float16", **options)
+    moved = sum((full.last[key] - weight).square().sum() for key, weight in low.last.items())
+    size = sum(weight.square().sum() for weight in full.last.values())
+    assert 0 < moved / size < 0.05**2
+
+
+def test_a_loss_of_gradients_cannot_be_compiled(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="compile_mode default: compiled passes have no second"):
+        run(tmp_path, "gradalign", compile_mode="default")

@@ -590,7 +590,7 @@ def _shown(study: Study, params: Params) -> dict[str, Any]:
     known = signature("training", "loop", "train")
     added = (
         *("averaging", "cutout", "extra_fraction", "label_smoothing", "policy", "precision"),
-        *("determinism", "channels_last", "compile_mode", "micro_batch"),
+        *("determinism", "channels_last", "compile_mode", "micro_batch", "halve_on_out_of_memory"),
     )
     recipes = {
         m: params.recipes[study.recipes[m]].parameters if m in study.recipes else {}

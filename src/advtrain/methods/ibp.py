@@ -44,6 +44,7 @@ class Ibp(Method):
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)
+    beside_network: ClassVar[bool] = True
 
     epsilon_factor: Positive = 1.1
     final_kappa: Share = 0.5

@@ -92,6 +92,7 @@ class Method(ABC):
         by_place: whether a row's place in the minibatch decides how it is attacked.
         uneven: whether rows can take unlike numbers of passes to craft, and leave the others.
         second_order: whether the loss holds gradients of its own.
+        beside_network: whether the loss reads weights besides calling the network (bounds).
         norms: of the budgets that the method can train at.
         views: how many augmentations of each example a minibatch holds.
         per_example: names of the values that the method learns for each training example, which
@@ -105,6 +106,7 @@ class Method(ABC):
     by_place: ClassVar[bool] = False
     uneven: ClassVar[bool] = False
     second_order: ClassVar[bool] = False
+    beside_network: ClassVar[bool] = False
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     views: ClassVar[int] = 1
     per_example: ClassVar[tuple[str, ...]] = ()

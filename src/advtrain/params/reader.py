@@ -22,6 +22,7 @@ from advtrain.params.signatures import (
     needs_threat,
     norms,
     signature,
+    unfit,
 )
 
 try:  # the parser in C, where PyYAML was built with it, is ten times as fast
@@ -435,6 +436,7 @@ class _Reader:
         curve = values.get("curve")
         named = str(curve.get("attack")) if isinstance(curve, Mapping) else ""
         self.known_norms(place, norm, methods, attacks, sections, named)
+        self.fitting_recipes(place, methods, recipes, sections)
         for one in epsilons:
             if one.value == 0:
                 self.problem(f"{place}.epsilons", ": a budget of 0 allows no attack; take it out")
@@ -591,6 +593,22 @@ class _Reader:
                         f": {name} knows the norm {' and '.join(known)}, the study's is {norm}; "
                         f"take {name} out, or change {place}.norm",
                     )
+
+    def fitting_recipes(
+        self,
+        place: str,
+        methods: tuple[str, ...],
+        recipes: Mapping[str, str],
+        sections: Mapping[str, Mapping[str, Entry]],
+    ) -> None:
+        """Check that each method can be trained with its recipe; networks are the job's to check."""
+        for name in methods:
+            method = sections["methods"].get(name)
+            recipe = sections["recipes"].get(recipes.get(name, ""))
+            if method is None or recipe is None or method.module not in modules("methods"):
+                continue
+            if problem := unfit(method.module, recipe.parameters):
+                self.problem(f"{place}.recipe", f": {name} with {recipe.name}: {problem}")
 
     def sources_in_study(
         self,

@@ -335,6 +335,31 @@ def per_example(method: str) -> tuple[str, ...]:
     return tuple(_class_value(method, "per_example", ()))
 
 
+def unfit(method: str, recipe: Mapping[str, Value]) -> str:
+    """Say which option of a recipe a training method cannot be trained with; empty if none.
+
+    Args:
+        method: its module.
+        recipe: parameters of the training loop; what is not given has its default.
+    """
+    second_order = _class_value(method, "second_order", False)
+    if recipe.get("precision") == "float16" and (
+        second_order or _class_value(method, "beside_network", False)
+    ):
+        return (
+            "precision float16 scales the gradients of the network's passes, and it needs "
+            "others; choose bfloat16"
+        )
+    if recipe.get("compile_mode", "none") != "none" and second_order:
+        return "compile_mode: compiled passes have no second derivative; leave it at none"
+    entangled = [_class_value(method, "by_place", False), _class_value(method, "row_state", ())]
+    if any([*entangled, per_example(method)]):
+        for option in ("micro_batch", "halve_on_out_of_memory"):
+            if recipe.get(option):
+                return f"{option}: its step is not the mean of its rows' steps; take it out"
+    return ""
+
+
 @functools.cache
 def norms(kind: str, module: str) -> tuple[str, ...]:
     """Return the norms that an attack or a training method knows; linf and l2 if it says nothing.

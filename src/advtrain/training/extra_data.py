@@ -14,6 +14,7 @@ from advtrain.attacks.frozen import crafting
 from advtrain.attacks.restarts import SMALLEST_BATCH, filled
 from advtrain.data.store import Split
 from advtrain.noise import Noise
+from advtrain.training.precision import computing
 
 EXTRA_ORDER = 16
 """Stream of random numbers; apart from those of the training loop."""
@@ -38,7 +39,7 @@ def pseudo_label(model: nn.Module, split: Split, device: torch.device, batch_siz
         ValueError: if a logit is not finite.
     """
     labels = torch.empty_like(split.labels)
-    with crafting(model), torch.no_grad():
+    with crafting(model), torch.no_grad(), computing("float32"):
         for rows in torch.split(torch.arange(len(split)), batch_size):
             images = split.images[filled(rows, SMALLEST_BATCH)].to(device)
             logits = model(images.float().div_(255))

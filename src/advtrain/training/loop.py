@@ -220,10 +220,15 @@ def train(
         raise ValueError("the training split is empty; expected 1 example or more")
     if label_smoothing == 1:
         raise ValueError("label_smoothing 1 leaves nothing of the labels to learn; expected [0, 1)")
-    if precision == "float16" and method.second_order:
+    if precision == "float16" and (method.second_order or method.beside_network):
         raise ValueError(
-            f"precision float16 scales gradients, which {type(method).__name__} descends "
-            "themselves; choose bfloat16"
+            f"precision float16 scales the gradients of the network's passes, and "
+            f"{type(method).__name__} needs others; choose bfloat16"
+        )
+    if compile_mode != "none" and method.second_order:
+        raise ValueError(
+            f"compile_mode {compile_mode}: compiled passes have no second derivative, which "
+            f"{type(method).__name__} needs; leave it at none"
         )
     if halve_on_out_of_memory and processes.count > 1:
         raise ValueError(
@@ -244,8 +249,8 @@ def train(
         model.to(device, memory_format=layout)  # type: ignore[call-overload]
         pool = _pool(data, extra > 0).to(device)
         ids = pool.example[: len(data.train)]
+        (image,) = _clean(pool, 1, 1)
         if processes.count > 1:
-            (image,) = _clean(pool, 1, 1)
             processes.refuse(method, model, image, (len(ids) - 1) % labelled + 1 + extra)
             processes.spread([*model.parameters(), *model.buffers()])
         stepper = _optimizer(
@@ -257,7 +262,7 @@ def train(
         steps = minibatches * method.replays * passes_over_data
         classes = _classes(model, pool) if label_smoothing else 0
         method.start(pool.example)
-        micro = MicroBatches(model, method, micro_batch, halve=halve_on_out_of_memory)
+        micro = MicroBatches(model, method, micro_batch, halve=halve_on_out_of_memory, image=image)
 
         watch = Stopwatch(device)
 
@@ -398,9 +403,8 @@ def train(
                             parts[name].append(part.detach())
                         correct.append((predictions(terms.logits.detach()) == batch.y).sum())
                         sizes.append(len(whole) * method.views)
-                        cost, evaluated = method.cost(), EVALUATIONS[update_now]
-                        forward += len(x) * cost.crafting.forward
-                        forward += len(x) * evaluated * micro.forwards * cost.loss.forward
+                        cost, evaluated = micro.cost(), EVALUATIONS[update_now]
+                        forward += len(x) * (cost.crafting.forward + evaluated * cost.loss.forward)
                         backward += len(x) * (
                             cost.crafting.backward + evaluated * cost.loss.backward
                         )
@@ -412,7 +416,8 @@ def train(
                 return ended("collapsed", cause)
 
             clean = partial(_clean, pool, len(ids), batch_size)
-            average.after_epoch(model, step / steps, clean, processes)
+            with computing("float32"):
+                average.after_epoch(model, step / steps, clean, processes)
             row: dict[str, float] = {
                 "epoch": epoch,
                 "learning_rate": rates[-1],
@@ -442,7 +447,7 @@ def train(
             if first is not None:
                 batch, noise = processes.together(*first, len(chosen[0]), method.views)
                 noise = noise.fold_in(CHECK).fold_in(epoch)
-                with watch("validation"):
+                with watch("validation"), computing("float32"):
                     cause = processes.agreed(method.after_epoch(model, batch, row, ball, noise))
             spent = measured(watch.read(), sum(sizes), device)
             if on_measure is not None and processes.writes:

@@ -1,5 +1,6 @@
 """A weight step in parts, for minibatches that do not fit into memory at once."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -8,9 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from advtrain.methods.method import Batch, Method, Terms
+from advtrain.methods.method import Batch, Cost, Method, Passes, Terms
 from advtrain.noise import Noise
 from advtrain.threat import ThreatModel
+from advtrain.training.distributed import draws
+
+logger = logging.getLogger(__name__)
 
 Step = Callable[[Callable[[], Terms]], Terms]
 """Takes the loss of a minibatch as a closure, and one step of the weights."""
@@ -27,19 +31,24 @@ class MicroBatches:
         size: images per pass; 0 for the whole minibatch.
     """
 
-    def __init__(self, model: nn.Module, method: Method, size: int, *, halve: bool) -> None:
+    def __init__(
+        self, model: nn.Module, method: Method, size: int, *, halve: bool, image: Tensor
+    ) -> None:
         """Check that parts make the same step as the whole.
 
         Args:
             model: to be trained.
             method: that trains it.
-            size: images per pass; 0 for the whole minibatch.
+            size: images per pass; 0 for the whole minibatch. A part has one example at least,
+                with all of its views.
             halve: go on with half as many where the device has no memory for them.
+            image: (1, C, H, W), one to try the network on.
 
         Raises:
             ValueError: if a row's part in the step depends on the other rows.
         """
         self.method, self.size, self.halve = method, size, halve
+        self._cost: Cost | None = None
         if size or halve:
             asked = f"micro_batch {size}" if size else "halve_on_out_of_memory"
             if any(isinstance(module, _BatchNorm) for module in model.modules()):
@@ -52,11 +61,15 @@ class MicroBatches:
                     f"{asked}: a step of {type(method).__name__} is not the mean of its rows' "
                     "steps; lower batch_size (and the learning rate with it) instead"
                 )
+            if draws(model, image):
+                raise ValueError(
+                    f"{asked}: the network draws random numbers (dropout), and would draw others "
+                    "for parts; lower batch_size (and the learning rate with it) instead"
+                )
 
-    @property
-    def forwards(self) -> int:
-        """Forward passes that an evaluation of the loss takes for each of the method's."""
-        return 2 if self.size else 1
+    def cost(self) -> Cost:
+        """Return what the last step cost per row, with the passes that parts make twice."""
+        return self._cost or self.method.cost()
 
     def step(
         self, take_step: Step, model: nn.Module, batch: Batch, threat: ThreatModel, noise: Noise
@@ -86,6 +99,7 @@ class MicroBatches:
                 if not self.halve or tried <= self.method.views:
                     raise
                 self.size = -(-tried // 2)
+                logger.warning("no memory for %d images at once; now %d", tried, self.size)
             # Outside of the handler, whose traceback holds what did not fit.
             if batch.x.is_cuda:
                 torch.cuda.empty_cache()
@@ -93,15 +107,20 @@ class MicroBatches:
     def _step(
         self, take_step: Step, model: nn.Module, batch: Batch, threat: ThreatModel, noise: Noise
     ) -> tuple[Tensor, Terms]:
-        method = self.method
+        method, self._cost = self.method, None
         if not 0 < self.size < len(batch.y):
             x_adv = method.perturb(model, batch, threat, noise)
             if method.input_gradient:
                 x_adv.requires_grad_()
             return x_adv, take_step(partial(method.loss, model, batch, x_adv, threat, noise))
         x_adv = torch.empty_like(batch.x)
+        spent = [0.0] * 4
         for rows in self._parts(batch):
             x_adv[rows] = method.perturb(model, _rows_of(batch, rows), threat, noise.take(rows))
+            part, share = method.cost(), len(rows) / len(batch.y)
+            passes = (*part.crafting, 2 * part.loss.forward, part.loss.backward)
+            spent = [one + share * more for one, more in zip(spent, passes, strict=True)]
+        self._cost = Cost(Passes(*spent[:2]), Passes(*spent[2:]))
         return x_adv, take_step(lambda: self._loss(model, batch, x_adv, threat, noise))
 
     def _loss(
