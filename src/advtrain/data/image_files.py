@@ -1,6 +1,7 @@
 """Image files in folders: which are images, what identifies them, how they are read."""
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from PIL import Image
 
 from advtrain.data.source import CHUNK, Images, Labels, Part, Positions
 
+Checksums = npt.NDArray[np.uint32]
+
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 THREADS = 4
-"""Images decoded at a time; Pillow works outside the interpreter lock."""
+"""Files read at a time; Pillow and zlib work outside the interpreter lock."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class ListedPart(Part):
     Args:
         files: N paths relative to the folder of raw data, with `/`.
         sizes: (N,) bytes of each file.
+        checksums: positions (n,) in [0, N) -> (n,), what `checksum` says of the files there.
         crops: what `data.stream` has to know besides the size of an image: `shorter_side` in
             pixels, and `least_area`, the smallest share of a photograph that a random crop covers.
     """
 
     files: Sequence[str]
     sizes: npt.NDArray[np.int64]
+    checksums: Callable[[Positions], Checksums]
     crops: Mapping[str, float]
 
 
@@ -67,6 +72,26 @@ def listing(root: Path, files: Sequence[Path]) -> str:
         line = f"{file.relative_to(root).as_posix()}\t{file.stat().st_size}\n"
         digest.update(line.encode())
     return f"sha256 of names and sizes:{digest.hexdigest()}"
+
+
+def checksum(content: bytes) -> int:
+    """Return the CRC32 of a file's content, in [0, 2^32): it tells a change, not an attack."""
+    return zlib.crc32(content)
+
+
+def checksums(files: Sequence[Path]) -> Checksums:
+    """Read N files, each once; only those in hand are in memory.
+
+    Returns:
+        (N,), the `checksum` of each.
+    """
+    found = np.empty(len(files), np.uint32)
+    with ThreadPoolExecutor(THREADS) as pool:
+        # Piece by piece: the pool would else keep a task for each of a million files.
+        for start in range(0, len(files), CHUNK):
+            read = pool.map(lambda file: checksum(file.read_bytes()), files[start : start + CHUNK])
+            found[start : start + CHUNK] = list(read)
+    return found
 
 
 def opened(name: str, path: Path, content: bytes | None = None) -> Image.Image:

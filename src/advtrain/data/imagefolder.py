@@ -7,15 +7,17 @@ from typing import Literal
 import numpy as np
 
 from advtrain.data.image_files import (
+    Checksums,
     ListedPart,
     centre_crop,
+    checksums,
     folders,
     images_in,
     listing,
     opened,
     part_of_files,
 )
-from advtrain.data.source import Images, Part, Source
+from advtrain.data.source import Images, Part, Positions, Source
 from advtrain.params.quantities import Count, Share
 
 
@@ -40,17 +42,17 @@ def imagefolder(
         shorter_side: length in pixels that the shorter side is resized to first; None is 8/7 of
             `image_size`, which is ImageNet's 256 for 224.
         decode: `once`, when the data set is prepared, or `every_epoch`, for data that are too large
-            to be kept as pixels: training and validation photographs are then listed with their
-            sizes in bytes, and decoded whenever they are used. Training meets random crops
-            (torchvision's `RandomResizedCrop`), validation the centre; the test split is prepared
-            as ever.
+            to be kept as pixels: training and validation photographs are then listed with the size
+            and the CRC32 of their content, and decoded whenever they are used. Training meets
+            random crops (torchvision's `RandomResizedCrop`), validation the centre; the test split
+            is prepared as ever.
         least_area: the smallest share of a photograph's area that a random crop covers, with
             `decode: every_epoch`.
 
     Returns:
         The data set; classes are the folders of `train` by name. Its checksums are those of the
-        list of files and sizes, not of their content: prepared pixels carry that, and listed files
-        are held to their sizes.
+        list of files and sizes, not of their content: prepared pixels carry that, and a prepared
+        list carries its CRC32, to which each photograph is held when it is decoded.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -73,7 +75,7 @@ def imagefolder(
     if not classes:
         raise ValueError(f"imagefolder: {root / 'train'} holds no folders; put one per class there")
     parts: dict[str, Part] = {}
-    checksums: dict[str, str] = {}
+    listings: dict[str, str] = {}
     for name in ("train", "val"):
         if not (root / name).is_dir():
             continue
@@ -92,7 +94,7 @@ def imagefolder(
         if name == "train" and decode == "every_epoch":
             part = _listed(part, raw, files, {"shorter_side": resized, "least_area": least_area})
         parts[name] = part
-        checksums[f"{folder}/{name}"] = listing(root, files)
+        listings[f"{folder}/{name}"] = listing(root, files)
     return Source(
         name=folder,
         classes=classes,
@@ -104,7 +106,7 @@ def imagefolder(
             "O. Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, "
             "IJCV 115(3), 2015"
         ),
-        checksums=checksums,
+        checksums=listings,
     )
 
 
@@ -119,11 +121,15 @@ def _files(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], list[int]]
 
 
 def _listed(part: Part, raw: Path, files: list[Path], crops: dict[str, float]) -> ListedPart:
+    def checksums_at(positions: Positions) -> Checksums:
+        return checksums([files[position] for position in positions])
+
     return ListedPart(
         part.labels,
         part.read,
         files=[file.relative_to(raw).as_posix() for file in files],
         sizes=np.asarray([file.stat().st_size for file in files], dtype=np.int64),
+        checksums=checksums_at,
         crops=crops,
     )
 

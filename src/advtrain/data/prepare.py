@@ -56,8 +56,9 @@ def prepare(
     one tensor.
 
     A training part that is listed (`ListedPart`) gives other columns to `train` and `validation`:
-    `photograph`, the file relative to the folder of raw data, and `bytes`, its size, in place of
-    the image. `dataset.json` says under `photographs` which splits they are and how to crop them.
+    `photograph`, the file relative to the folder of raw data, `bytes`, its size, and `crc32` uint32
+    of its content, in place of the image: each file of these splits is read once, and not decoded.
+    `dataset.json` says under `photographs` which splits they are and how to crop them.
 
     Args:
         source: the data set.
@@ -225,10 +226,11 @@ def _pixels(source: Source, part: Part, rows: Positions, split: str, out: Path) 
 
 
 def _listing(part: ListedPart, rows: Positions) -> Contents:
-    """Name the files of the rows, whose content is left where it is."""
+    """Name the files of the rows, whose content is left where it is, and what tells a change."""
     return {
         "photograph": pa.array((part.files[row] for row in rows), pa.string(), size=len(rows)),
         "bytes": pa.array(part.sizes[rows], pa.int64()),
+        "crc32": pa.array(part.checksums(rows), pa.uint32()),
     }
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 DESCRIPTION = "dataset.json"
 SPLITS = ("train", "validation", "test", "unlabelled")
+LISTED_COLUMNS = ["example", "label", "photograph", "bytes", "crc32"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,7 @@ class Photographs:
         raw: folder of raw data.
         files: (N,) paths relative to it; a column, which processes share without copying it.
         sizes: (N,) bytes of each file when the data set was prepared.
+        checksums: (N,) CRC32 of its content at that time.
         size: height and width in pixels of what a photograph is cropped to.
         shorter_side: length in pixels that the shorter side is resized to before the centre is cut
             out.
@@ -36,6 +38,7 @@ class Photographs:
     raw: Path
     files: pa.StringArray
     sizes: npt.NDArray[np.int64]
+    checksums: npt.NDArray[np.uint32]
     size: int
     shorter_side: int
     least_area: float
@@ -45,9 +48,13 @@ class Photographs:
 
     def __getitem__(self, rows: Tensor | slice) -> "Photographs":
         if isinstance(rows, slice):
-            return replace(self, files=self.files[rows], sizes=self.sizes[rows])
+            return self._with(self.files[rows], rows)
         places = rows.cpu().numpy()
-        return replace(self, files=self.files.take(pa.array(places)), sizes=self.sizes[places])
+        return self._with(self.files.take(pa.array(places)), places)
+
+    def _with(self, files: pa.StringArray, places: npt.NDArray[np.int64] | slice) -> "Photographs":
+        sizes, checksums = self.sizes[places], self.checksums[places]
+        return replace(self, files=files, sizes=sizes, checksums=checksums)
 
     def to(self, device: torch.device | str) -> "Photographs":
         """Stay: what is decoded goes to the device batch by batch."""
@@ -174,7 +181,7 @@ def _listed(path: Path, description: dict[str, Any], raw: Path | None) -> Split:
             "say in which folder of raw data they lie (raw)"
         )
     _, rows = _record_batch(path)
-    if rows is None or rows.schema.names != ["example", "label", "photograph", "bytes"]:
+    if rows is None or rows.schema.names != LISTED_COLUMNS:
         raise ValueError(
             f"{path}: expected one record batch that lists photographs, as {DESCRIPTION} says; "
             "run the prepare step again"
@@ -186,6 +193,7 @@ def _listed(path: Path, description: dict[str, Any], raw: Path | None) -> Split:
             raw=raw,
             files=rows.column("photograph"),
             sizes=rows.column("bytes").to_numpy(),
+            checksums=rows.column("crc32").to_numpy(),
             size=description["size"],
             shorter_side=crops["shorter_side"],
             least_area=crops["least_area"],

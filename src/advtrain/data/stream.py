@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from advtrain.data.image_files import centre_crop, opened, resized_crop
+from advtrain.data.image_files import centre_crop, checksum, opened, resized_crop
 from advtrain.data.source import Images
 from advtrain.data.store import Photographs
 from advtrain.noise import Noise
@@ -171,7 +171,7 @@ class _Decoder(Dataset[Tensor | Exception]):
         return drawn.reshape(*examples.shape, TRIES + 1, 2)
 
     def _open(self, row: int) -> Image.Image:
-        """Read one photograph; its content has to be as long as when it was listed."""
+        """Read one photograph; its content has to be what it was when it was listed."""
         known = self.photographs
         path, size = known.raw / known.files[row].as_py(), int(known.sizes[row])
         mend = "put back what was there, or delete the prepared folder and run the prepare step"
@@ -186,6 +186,11 @@ class _Decoder(Dataset[Tensor | Exception]):
             raise ValueError(
                 f"{known.name}: {path} has {len(content)} bytes, but had {size} when the data set "
                 f"was prepared; {mend} again"
+            )
+        if (got := checksum(content)) != (listed := int(known.checksums[row])):
+            raise ValueError(
+                f"{known.name}: {path} has as many bytes as when the data set was prepared, but "
+                f"other content: its CRC32 is {got:08x}, but was {listed:08x}; {mend} again"
             )
         return opened(known.name, path, content)
 

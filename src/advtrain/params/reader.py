@@ -601,7 +601,7 @@ class _Reader:
         recipes: Mapping[str, str],
         sections: Mapping[str, Mapping[str, Entry]],
     ) -> None:
-        """Check that each method can be trained with its recipe; networks are the job's to check."""
+        """Check that each method can be trained with its recipe; networks the job checks."""
         for name in methods:
             method = sections["methods"].get(name)
             recipe = sections["recipes"].get(recipes.get(name, ""))

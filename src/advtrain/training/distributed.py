@@ -278,7 +278,7 @@ class Processes:
                 f"the smallest minibatch of an epoch has {smallest} rows, which {self.count} "
                 "processes cannot share; choose another batch_size, or fewer processes"
             )
-        if _draws(model, image):
+        if draws(model, image):
             raise ValueError(
                 "the network draws random numbers by itself (dropout, stochastic depth?), which "
                 f"{self.count} processes would not draw as one does; take that out of it, or train "
@@ -343,7 +343,7 @@ def _entangled(method: Method, model: nn.Module) -> str:
     return ""
 
 
-def _draws(model: nn.Module, image: Tensor) -> bool:
+def draws(model: nn.Module, image: Tensor) -> bool:
     """Whether a forward pass in train mode moves one of torch's global generators."""
     cuda = [image.device] if image.device.type == "cuda" else []
 
