@@ -11,16 +11,23 @@ ROOT = Path(workflow.basedir)
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from advtrain.graph.sync import sync
-from pipeline.devices import gpu_places
 from pipeline.follow import Follower, write_partial_report
-from pipeline.wiring import RUN, hold_workspace, inputs_of, load_graph, marker, spec_of
+from pipeline.wiring import (
+    RUN,
+    gpus_of,
+    hold_workspace,
+    inputs_of,
+    load_graph,
+    marker,
+    spec_of,
+)
 
 
 workdir: ROOT
 
 
 G = load_graph(ROOT, config)  # params.yaml, with what --config gave laid over it
-GPUS = gpu_places(G.params.device, G.params.cells_per_gpu)
+GPUS = gpus_of(G)
 if (
     GPUS and "gpu" not in workflow.global_resources
 ):  # `--resources gpu=N` says otherwise

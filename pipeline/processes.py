@@ -20,12 +20,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advtrain.graph.processes import PROCESSES, processes
 from advtrain.graph.records import write_json
 from pipeline.devices import leased_device, visible_gpus
 from pipeline.job import Job, JobError, Progress, quiet_environment
 from pipeline.memory import limit_to_share, peak_bytes, shortage_explained
 
-PROCESSES = "ADVTRAIN_PROCESSES"
 SECONDS_BETWEEN_LOOKS = 0.1
 
 FAILURE = "failure.txt"
@@ -36,7 +36,7 @@ class Used(NamedTuple):
     """What a job was done on.
 
     Attributes:
-        device: in words.
+        device: in words, with the number of processes if there were several: `2 x cpu`.
         peak_memory: the most bytes that one of the processes held.
         started: when, in Unix seconds; not the wait for a device.
     """
@@ -44,18 +44,6 @@ class Used(NamedTuple):
     device: str
     peak_memory: int
     started: float
-
-
-def processes() -> int:
-    """Return how many processes are to train a cell.
-
-    Raises:
-        ValueError: if `ADVTRAIN_PROCESSES` is no count.
-    """
-    text = os.environ.get(PROCESSES, "").strip() or "1"
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"{PROCESSES}: expected a whole number, 1 or more, got {text!r}")
-    return int(text)
 
 
 def processes_of(spec: Mapping[str, Any]) -> int:
@@ -99,8 +87,7 @@ def train_together(job: Job, count: int) -> Used:
             started.append(process)
         _wait(started, job.workspace / FAILURE)
     used = [json.loads((job.workspace / f"used-{rank}.json").read_text()) for rank in range(count)]
-    device = f"{count} x {used[0]['device']}" if devices else "cpu"
-    return Used(device, max(one["peak_memory"] for one in used), begun)
+    return Used(f"{count} x {used[0]['device']}", max(one["peak_memory"] for one in used), begun)
 
 
 @contextlib.contextmanager
@@ -144,7 +131,8 @@ def _wait(processes: list[subprocess.Popen[bytes]], failure: Path) -> None:
     if killed:
         raise JobError(
             f"process {killed[0]} of {len(codes)} was killed by signal {-(codes[killed[0]] or 0)}: "
-            "out of memory? Run it again: it continues after the last whole epoch"
+            f"out of memory? Run it again with {PROCESSES}={len(codes)}: it continues after the "
+            "last whole epoch"
         )
     if any(codes):
         told = failure.read_text(encoding="utf-8") if failure.exists() else "see the log"
@@ -161,14 +149,11 @@ def main(argv: list[str]) -> int:
     facts = json.loads(path.read_text(encoding="utf-8"))
     job = Job(root, spec, workspace, Progress(path, workspace / "history.jsonl", facts))
     try:
-        with shortage_explained(spec):
+        with _told(job):
             limit_to_share(spec)
             device = _train(job)
-    except Exception as error:  # the boundary: whatever it is, the job says it
+    except Exception:  # the boundary: whatever it is, the job says it
         traceback.print_exc()
-        # Not over the one that failed before it.
-        with contextlib.suppress(FileExistsError), (workspace / FAILURE).open("x") as file:
-            file.write(str(error) or type(error).__name__)
         return 1
     used = {"device": device, "peak_memory": peak_bytes()}
     write_json(workspace / f"used-{os.environ['RANK']}.json", used)
@@ -184,9 +169,22 @@ def _train(job: Job) -> str:
     from pipeline.torch_device import choose_device
 
     device = choose_device(job.unkeyed["device"])
-    with joined(device) as processes:
+    # Told before this process leaves the others, which fail because it is gone.
+    with joined(device) as processes, _told(job):
         train.run(job, processes)
     return torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+
+
+@contextlib.contextmanager
+def _told(job: Job) -> Iterator[None]:
+    """Write down what goes wrong, unless it is said already: the first cause is the cause."""
+    try:
+        with shortage_explained(job.spec):
+            yield
+    except Exception as error:
+        with contextlib.suppress(FileExistsError), (job.workspace / FAILURE).open("x") as file:
+            file.write(str(error) or type(error).__name__)
+        raise
 
 
 def _die_with_the_job() -> None:

@@ -12,7 +12,9 @@ from snakemake.io import ancient, touch
 from snakemake.utils import update_config
 
 from advtrain.graph.nodes import DuplicateCellError, Graph, Node
+from advtrain.graph.processes import processes
 from advtrain.params.reader import ParamsError, load_yaml, read
+from pipeline.devices import gpu_places
 
 # A job writes to its log alone; what made it fail is worth a line on the terminal.
 RUN = "python -m pipeline.run {input.spec} > {log} 2>&1 || {{ tail -n 4 {log} >&2; exit 1; }}"
@@ -37,6 +39,19 @@ def load_graph(root: Path, config: dict[str, Any]) -> Graph:
     except SyntaxError as error:
         raise WorkflowError(f"\n{error.filename}, line {error.lineno}: {error.msg}") from None
     return graph
+
+
+def gpus_of(graph: Graph) -> list[str]:
+    """List a GPU for each job that may run on one at the same time.
+
+    Raises:
+        WorkflowError: if the environment asks for a number of jobs or processes that is none.
+    """
+    try:
+        processes()
+        return gpu_places(graph.params.device, graph.params.cells_per_gpu)
+    except ValueError as error:
+        raise WorkflowError(f"\n{error}") from None
 
 
 def hold_workspace(root: Path) -> IO[str] | None:

@@ -1,4 +1,5 @@
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 from PIL import Image
 from torchvision import transforms
 
+from advtrain.data.image_files import checksums
 from advtrain.data.imagefolder import imagefolder
 from advtrain.data.prepare import prepare
-from advtrain.data.source import Part
+from advtrain.data.source import CHUNK, Part
 from advtrain.data.store import Photographs, load_description, load_split
 
 SHAPES = [(40, 30), (30, 40), (64, 33), (28, 28), (20, 25)]
@@ -139,6 +141,7 @@ def test_photographs_are_listed(raw: Path, tmp_path: Path) -> None:
         files = [raw / file for file in listed.files.to_pylist()]
         assert len(files) == count
         assert [file.stat().st_size for file in files] == listed.sizes.tolist()
+        assert [zlib.crc32(file.read_bytes()) for file in files] == listed.checksums.tolist()
         assert set(files) <= set(whole)
         whole = [file for file in whole if file not in files]
     assert not whole
@@ -169,7 +172,42 @@ def test_a_list_is_the_same_wherever_the_photographs_lie(raw: Path, tmp_path: Pa
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
 
 
-def test_no_photograph_of_a_list_is_read_by_prepare(raw: Path, tmp_path: Path) -> None:
+def test_other_content_of_the_same_size_is_another_list(raw: Path, tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        prepare(imagefolder(raw, folder="pets", decode="every_epoch"), tmp_path / name)
+        for path in (raw / "pets/train").rglob("?.*"):
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
+    for file in ("train.arrow", "validation.arrow", "dataset.json"):
+        before, after = (tmp_path / name / file for name in ("before", "after"))
+        assert before.read_bytes() != after.read_bytes()
+
+
+def test_the_content_of_many_files_is_told_in_their_order(tmp_path: Path) -> None:
+    contents = [number.to_bytes(2) * 10 for number in range(CHUNK + 10)]
+    for number, content in enumerate(contents):
+        (tmp_path / str(number)).write_bytes(content)
+    found = checksums([tmp_path / str(number) for number in range(len(contents))])
+    assert found.tolist() == [zlib.crc32(content) for content in contents]
+    assert checksums([]).tolist() == []
+
+
+def test_photographs_that_are_not_listed_are_not_read(raw: Path, tmp_path: Path) -> None:
+    source = imagefolder(raw, folder="pets", decode="every_epoch")
+    prepare(source, tmp_path / "few", train_examples=2, validation=0.2)
+    few = [
+        load_split(tmp_path / "few", name, raw=raw).stored.files.to_pylist()
+        for name in ("train", "validation")
+    ]
+    for path in (raw / "pets/train").rglob("?.*"):
+        if path.relative_to(raw).as_posix() not in few[0] + few[1]:
+            path.unlink()
+    prepare(source, tmp_path / "again", train_examples=2, validation=0.2)
+    facts, others = (load_description(tmp_path / name) for name in ("few", "again"))
+    assert facts["sha256"] == others["sha256"]
+
+
+def test_no_photograph_of_a_list_is_decoded_by_prepare(raw: Path, tmp_path: Path) -> None:
     path = raw / "pets/train/dog/2.JPEG"
     path.write_bytes(b"no image at all")
     prepare(imagefolder(raw, folder="pets", decode="every_epoch"), tmp_path / "out")

@@ -105,8 +105,10 @@ def test_rows_of_photographs_can_be_taken(listed: Path) -> None:
     assert isinstance(taken, Photographs)
     assert taken.files.to_pylist() == [split.stored.files[row].as_py() for row in (7, 2)]
     assert taken.sizes.tolist() == split.stored.sizes[[7, 2]].tolist()
+    assert taken.checksums.tolist() == split.stored.checksums[[7, 2]].tolist()
     first = split.take(slice(3)).stored
     assert len(first) == len(first.sizes) == 3
+    assert first.checksums.tolist() == split.stored.checksums[:3].tolist()
     assert first.files.to_pylist() == split.stored.files[:3].to_pylist()
 
 
@@ -117,6 +119,17 @@ def test_photographs_need_a_folder(listed: Path) -> None:
 
 def test_a_list_of_other_columns(listed: Path) -> None:
     shutil.copy(listed / "test.arrow", listed / "train.arrow")
+    with pytest.raises(ValueError, match=r"one record batch that lists photographs.*prepare step"):
+        load_split(listed, "train", raw=Path("raw"), verify=False)
+
+
+def test_a_list_without_checksums_is_to_be_prepared_again(listed: Path) -> None:
+    with pa.OSFile(str(listed / "train.arrow")) as file:
+        batch = pa.ipc.open_file(file).get_batch(0)
+    older = batch.drop_columns(["crc32"])
+    path = str(listed / "train.arrow")
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, older.schema) as writer:
+        writer.write_batch(older)
     with pytest.raises(ValueError, match=r"one record batch that lists photographs.*prepare step"):
         load_split(listed, "train", raw=Path("raw"), verify=False)
 

@@ -215,11 +215,14 @@ def test_the_global_generators_are_left_alone(train: Split) -> None:
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_a_damaged_photograph_is_named(
-    train: Split, decoding: Callable[[int], None], number: int
+    raw: Path, train: Split, decoding: Callable[[int], None], number: int, tmp_path: Path
 ) -> None:
     decoding(number)
     path = path_of(train, 5)
     path.write_bytes(b"x" * path.stat().st_size)
+    source = imagefolder(raw, folder="pets", image_size=SIZE, decode="every_epoch")
+    prepare(source, tmp_path / "damaged", test=0.2, validation=0.25)
+    train = load_split(tmp_path / "damaged", "train", raw=raw)
     with pytest.raises(ValueError, match=rf"^pets: {path} cannot be decoded .*replace the file"):
         fetched(train, [[0, 1], [5], [2]], noise_of(train))
     assert not multiprocessing.active_children()
@@ -237,6 +240,23 @@ def test_a_photograph_of_another_size_is_named(
         ValueError, match=rf"^pets: {path} has {size + 4} bytes, but had {size} .*prepare"
     ):
         fetched(train, [[5]], None)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_photograph_of_other_content_is_named(
+    train: Split, decoding: Callable[[int], None], number: int
+) -> None:
+    decoding(number)
+    path = path_of(train, 5)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
+    fetched(train, [[0, 1], [2]], noise_of(train))
+    with pytest.raises(
+        ValueError, match=rf"^pets: {path} has as many bytes .*other content.*put back.* prepare"
+    ):
+        fetched(train, [[0, 1], [5], [2]], noise_of(train))
+    path.write_bytes(content)
+    fetched(train, [[5]], noise_of(train))
 
 
 def test_a_missing_photograph_is_named(train: Split) -> None:

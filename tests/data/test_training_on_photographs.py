@@ -147,6 +147,17 @@ def test_a_photograph_that_changed_ends_the_training(tmp_path: Path) -> None:
         trained_on(data, tmp_path / "w")
 
 
+def test_a_photograph_of_other_content_ends_the_validation(tmp_path: Path) -> None:
+    raw = photographs(tmp_path, plain=False)
+    data = prepared(raw, tmp_path / "out", "every_epoch")
+    path = raw / data.validation.stored.files[0].as_py()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"shades: {path} has as many bytes .* other content"):
+        trained_on(data, tmp_path / "w")
+
+
 def test_extra_data_need_pixels(tmp_path: Path) -> None:
     data = prepared(photographs(tmp_path, plain=False), tmp_path / "out", "every_epoch")
     data = data._replace(extra=data.validation)

@@ -1,6 +1,7 @@
 """Costs: what a node is likely to take, from what the likes of it took here before."""
 
 import functools
+import itertools
 import json
 import math
 import statistics
@@ -12,6 +13,7 @@ from typing import Any
 
 from advtrain.graph.nodes import CELL_STAGES, Node
 from advtrain.graph.passes import evaluation_passes
+from advtrain.graph.processes import processes
 from advtrain.graph.records import Manifest, read_manifest
 from advtrain.graph.store import Store
 from advtrain.params.signatures import signature
@@ -42,6 +44,7 @@ class Sample:
             nobody looked (and for what is no training).
         epochs: passes over its data; 0 for what is no training, or where nobody wrote them down.
         device: where.
+        processes: that did it together, each on a device of its own.
         finished: when, Unix seconds.
         examples: of the test split that were evaluated; None where it is not known.
         memory: the most bytes in use at once; None where nobody looked.
@@ -53,6 +56,7 @@ class Sample:
     stepping: float | None
     epochs: int
     device: str
+    processes: int
     finished: float
     examples: int | None
     memory: int | None
@@ -63,8 +67,11 @@ class Prediction:
     """What a node is likely to take.
 
     Attributes:
-        seconds: of wall-clock time on its device.
+        seconds: of wall-clock time.
         device: where it was measured, and is expected to run.
+        processes: that are to do it together, each on a device of its own.
+        timed_with: the other numbers of processes that the times are of, which nothing scales;
+            empty where they are of the same number.
         scaled_from: the methods, attacks or certificates whose times were scaled by the passes;
             empty where the same work was measured.
         memory: the most bytes that the likes of it had in use at once; None where nobody looked.
@@ -74,6 +81,8 @@ class Prediction:
     device: str
     scaled_from: tuple[str, ...] = ()
     memory: int | None = None
+    processes: int = 1
+    timed_with: tuple[int, ...] = ()
 
 
 class Rates:
@@ -83,6 +92,7 @@ class Rates:
         root: the repository's top folder.
         samples: each with the names of its work, from the most to the least alike.
         model: tells the passes of a training; without it trainings are scaled by epochs alone.
+        processes: that are to train a cell together.
     """
 
     def __init__(
@@ -90,8 +100,10 @@ class Rates:
         root: Path,
         samples: Sequence[tuple[Sample, Sequence[Hashable]]] = (),
         model: CostModel | None = None,
+        processes: int = 1,
     ) -> None:
         self.root = root
+        self.processes = processes
         self.alike: dict[Hashable, list[Sample]] = defaultdict(list)
         for sample, names in samples:
             for name in names:
@@ -103,23 +115,29 @@ class Rates:
 
     @classmethod
     def measured(cls, root: Path, store: Store, model: CostModel | None = None) -> "Rates":
-        """Gather the times of all finished cells, those on disk and those in the store."""
+        """Gather the times of all finished cells, those on disk and those in the store.
+
+        Raises:
+            ParamsError: if the environment asks for a number of processes that is none.
+        """
         tested = functools.cache(functools.partial(_tested, root))
         found = []
         for manifest, timing in _timings(root, store):
             params, data = manifest["params"], _data(manifest["inputs"])
             sample = _sample(params, timing, params.get("examples") or tested(data))
             found.append((sample, list(_likenesses(params, data))))
-        return cls(root, found, model)
+        return cls(root, found, model, processes())
 
-    def device(self, wanted: str) -> str | None:
-        """Return where a job will run: the device of that kind that was used last; None if none.
+    def device(self, wanted: str, *, training: bool) -> str | None:
+        """Return where a job will run: where the like was done last; None if it never was.
 
         Args:
             wanted: `cpu`, `cuda`, or `auto` for either.
+            training: whether the job trains, or evaluates.
         """
         for sample in reversed(self._newest):
-            if wanted == "auto" or (sample.device == "cpu") == (wanted == "cpu"):
+            fits = wanted == "auto" or (sample.device == "cpu") == (wanted == "cpu")
+            if fits and (_kind(sample.params) == "train") == training:
                 return sample.device
         return None
 
@@ -144,7 +162,7 @@ def predict(node: Node, rates: Rates) -> Prediction | None:
     The same work counts as measured, whatever the number of epochs. Else the times of the most
     similar work on the same data and network are scaled: a training's attack and update by its
     forward passes, the rest of it by the epochs; an evaluation by its passes and examples, as if
-    every example withstood it.
+    every example withstood it. Of trainings, those by as many processes come first.
 
     Args:
         node: of any stage.
@@ -161,7 +179,8 @@ def predict(node: Node, rates: Rates) -> Prediction | None:
     asked = {name: node.params.get(name) for name in ("model", "recipe", "examples", "precision")}
     key = json.dumps([_kind(node.params), data, wanted, _work(node.params), asked], sort_keys=True)
     if key not in rates.predicted:
-        rates.predicted[key] = _predict(node.params, data, rates.device(wanted), rates)
+        device = rates.device(wanted, training=_kind(node.params) == "train")
+        rates.predicted[key] = _predict(node.params, data, device, rates)
     return rates.predicted[key]
 
 
@@ -169,10 +188,12 @@ def _predict(
     params: Mapping[str, Any], data: str, device: str | None, rates: Rates
 ) -> Prediction | None:
     examples = params.get("examples") or _tested(rates.root, data)
-    for place, likeness in enumerate(_likenesses(params, data)):
+    count = rates.processes if _kind(params) == "train" else 1
+    likenesses = list(enumerate(_likenesses(params, data)))
+    for as_many, (place, likeness) in itertools.product((True, False), likenesses):
         known = []
         for sample in rates.alike.get(likeness, ()):
-            if sample.device == device:
+            if sample.device == device and (sample.processes == count) == as_many:
                 seconds = _scaled(sample, params, examples, rates, same=place == 0)
                 known += [] if seconds is None else [(sample, seconds)]
         if known:
@@ -182,6 +203,8 @@ def _predict(
                 known[0][0].device,
                 tuple(names) if place else (),
                 max((one.memory for one, _ in known if one.memory is not None), default=None),
+                count,
+                tuple(sorted({one.processes for one, _ in known} - {count})),
             )
     return None
 
@@ -243,17 +266,25 @@ def _sample(params: Mapping[str, Any], timing: Mapping[str, Any], examples: int 
     sections = [one["measured"] for one in epochs if "measured" in one]
     peaks = [timing.get("peak_memory_bytes"), *(one.get("peak_memory_bytes") for one in sections)]
     whole = sections and len(sections) == len(epochs)
+    count, device = _counted(str(timing.get("device", "cpu")))
     return Sample(
         params=params,
         seconds=float(timing["seconds"]),
         start=_start([float(one["seconds"]) for one in epochs]),
         stepping=sum(one["attack"] + one["update"] for one in sections) if whole else None,
         epochs=len(epochs),
-        device=str(timing.get("device", "cpu")),
+        device=device,
+        processes=count,
         finished=float(timing.get("finished", 0.0)),
         examples=examples,
         memory=max((int(one) for one in peaks if one is not None), default=None),
     )
+
+
+def _counted(device: str) -> tuple[int, str]:
+    """Return how many processes worked on which device: `2 x NVIDIA H200`, or its name alone."""
+    count, _, name = device.partition(" x ")
+    return (int(count), name) if name and count.isdecimal() else (1, device)
 
 
 def _start(epochs: Sequence[float]) -> float:

@@ -14,12 +14,13 @@ class Forecast:
 
     Attributes:
         study: its name.
-        hours: on each device, by stage.
+        hours: on each device, by stage; an hour of a job of two processes is two hours.
         measured: how many nodes are work that was measured before.
         scaled: how many are scaled from other work.
         sources: of each stage, the methods, attacks or certificates that was.
         unknown: of each stage, how many nodes are like nothing that was measured; they are in no
             figure.
+        other_counts: how many are taken as they were timed by each other number of processes.
         memory: the most bytes that one job is likely to have in use, on each device; without those
             of which nobody knows.
     """
@@ -30,6 +31,7 @@ class Forecast:
     scaled: int = 0
     sources: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     unknown: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    other_counts: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     memory: dict[str, int] = field(default_factory=dict)
 
 
@@ -57,7 +59,9 @@ def _add(forecast: Forecast, node: Node, rates: Rates) -> None:
         forecast.unknown[node.stage] += 1
         return
     stages = forecast.hours.setdefault(likely.device, defaultdict(float))
-    stages[node.stage] += likely.seconds / 3600
+    stages[node.stage] += likely.processes * likely.seconds / 3600
+    for count in likely.timed_with:
+        forecast.other_counts[count] += 1
     if likely.scaled_from:
         forecast.scaled += 1
         forecast.sources[node.stage].update(likely.scaled_from)
@@ -88,6 +92,9 @@ def basis_line(forecast: Forecast) -> str:
             f"{stage} from {', '.join(sorted(names))}" for stage, names in forecast.sources.items()
         )
         parts.append(f"{forecast.scaled} scaled by the passes ({sources})")
+    for count, jobs in sorted(forecast.other_counts.items()):
+        many = "1 process" if count == 1 else f"{count} processes"
+        parts.append(f"{jobs} as long as with {many}, for want of times with as many as are set")
     if forecast.unknown:
         stages = ", ".join(f"{count} {stage}" for stage, count in forecast.unknown.items())
         parts.append(f"not in it, as nothing like them was measured: {stages}")

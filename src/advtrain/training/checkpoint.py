@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,6 +93,7 @@ def load_resume(workspace: Path, settings: Mapping[str, str]) -> dict[str, Any] 
 
     Raises:
         OSError: naming the file, if it is there and cannot be read.
+        ValueError: if it differs in nothing but the number of processes; it stays as it is.
     """
     path = workspace / RESUME
     try:
@@ -120,6 +122,8 @@ def load_resume(workspace: Path, settings: Mapping[str, str]) -> dict[str, Any] 
         # Whatever a damaged file makes its readers raise, the epochs before it can be redone.
         logger.warning("%s: damaged (%s); the training starts over", path, error)
         return None
+    if changed == ["device"] and (epochs := len(state["history"])):
+        _refuse_another_count(path, epochs, theirs["device"], settings["device"])
     if changed:
         logger.warning(
             "%s: is of a run with other settings (%s); the training starts over",
@@ -128,6 +132,27 @@ def load_resume(workspace: Path, settings: Mapping[str, str]) -> dict[str, Any] 
         )
         return None
     return dict(state)
+
+
+def _refuse_another_count(path: Path, epochs: int, theirs: str, ours: str) -> None:
+    """Refuse `cpu` after `2 x cpu`: the same training, but for the rounding of its sums."""
+    (before, kind), (now, own) = _counted(theirs), _counted(ours)
+    if kind == own:
+        raise ValueError(
+            f"{path}: {epochs} epochs were trained by {_processes(before)}, and now it would be "
+            f"{_processes(now)}, which round otherwise; set ADVTRAIN_PROCESSES={before} to "
+            f"continue, or delete that file to start over with {now}"
+        )
+
+
+def _counted(device: str) -> tuple[int, str]:
+    """Return how many processes trained on which kind of device: `2 x cuda`, or `cuda` for one."""
+    found = re.fullmatch(r"(\d+) x (.+)", device)
+    return (int(found[1]), found[2]) if found else (1, device)
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'es' if count > 1 else ''}"
 
 
 def _replace(path: Path, content: bytes) -> None:
