@@ -47,6 +47,11 @@ def seconds_of(found: Prediction | None) -> float:
     return found.seconds - OVERHEAD
 
 
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADVTRAIN_PROCESSES", raising=False)
+
+
 @pytest.fixture
 def graph(make_graph: MakeGraph) -> Graph:
     """All cells done, none of them timed."""
@@ -166,6 +171,76 @@ def test_where_only_the_other_device_was_measured_nothing_is_predicted(
 ) -> None:
     timed(graph, TRADES, 60.0)
     assert likely(graph, TRADES, make_graph(lambda p: p.update(device="cuda"))) is None
+
+
+def on_several(graph: Graph, make_graph: MakeGraph) -> Graph:
+    """Time trainings on two devices, then an attack on one; return the graph that may use them."""
+    timed(graph, TRADES, 60.0, device="2 x NVIDIA H200", finished=10.0)
+    timed(graph, PGD, 6.0, device="NVIDIA H200", finished=20.0)
+    timed(graph, FGSM, 3.0, device="cpu", finished=30.0)
+    return make_graph(lambda p: p.update(device="cuda"))
+
+
+def test_trainings_and_evaluations_have_each_their_newest_device(
+    graph: Graph, make_graph: MakeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADVTRAIN_PROCESSES", "2")
+    changed = on_several(graph, make_graph)
+    found = likely(graph, TRADES, changed)
+    assert seconds_of(found) == 60.0
+    assert found is not None
+    assert (found.device, found.processes, found.timed_with) == ("NVIDIA H200", 2, ())
+    found = likely(graph, PGD, changed)
+    assert seconds_of(found) == 6.0
+    assert found is not None
+    assert (found.device, found.processes) == ("NVIDIA H200", 1)
+    # With `auto`, trainings go where they went, whatever attacks did since.
+    anywhere = make_graph(lambda p: p.update(device="auto"))
+    assert seconds_of(likely(graph, TRADES, anywhere)) == 60.0
+    assert seconds_of(likely(graph, FGSM, anywhere)) == 3.0
+
+
+def test_times_of_as_many_processes_come_first(
+    graph: Graph, make_graph: MakeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = on_several(graph, make_graph)
+    timed(graph, NATURAL, 30.0, device="NVIDIA H200", finished=5.0)
+    for count, expected in (("", 30.0 * 11 / 3), ("2", 60.0)):
+        monkeypatch.setenv("ADVTRAIN_PROCESSES", count)
+        found = likely(graph, TRADES, changed)
+        assert seconds_of(found) == pytest.approx(expected)
+        assert found is not None
+        assert found.timed_with == ()
+
+
+def test_times_of_other_counts_are_taken_as_they_are_and_said(
+    graph: Graph, make_graph: MakeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = on_several(graph, make_graph)
+    monkeypatch.setenv("ADVTRAIN_PROCESSES", "4")
+    rates = Rates.measured(graph.root, Store.of(graph.root), passes)
+    found = predict(changed[TRADES], rates)
+    assert seconds_of(found) == 60.0
+    assert found is not None
+    assert (found.processes, found.timed_with) == (4, (2,))
+    (forecast,) = forecasts([changed[TRADES]], rates)
+    # Each of the four devices is held for as long.
+    assert forecast.hours == {"NVIDIA H200": {"train": pytest.approx(4 * found.seconds / 3600)}}
+    assert basis_line(forecast) == (
+        "jobs: 1 measured before; 1 as long as with 2 processes, for want of times with as many as "
+        "are set"
+    )
+
+
+def test_several_processes_on_the_cpu_are_on_the_cpu(
+    graph: Graph, make_graph: MakeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(graph, TRADES, 3600.0 - OVERHEAD, device="2 x cpu")
+    assert likely(graph, TRADES, make_graph(lambda p: p.update(device="cuda"))) is None
+    monkeypatch.setenv("ADVTRAIN_PROCESSES", "2")
+    rates = Rates.measured(graph.root, Store.of(graph.root), passes)
+    (forecast,) = forecasts([make_graph(lambda p: p.update(device="cpu"))[TRADES]], rates)
+    assert hours_line(forecast) == "about 2 CPU hours (train 2)"
 
 
 def test_a_forecast_adds_up_a_study_and_says_what_it_rests_on(

@@ -82,7 +82,7 @@ def test_two_processes_train_a_cell_as_one(prepared: Workspace, tmp_path: Path) 
     for name, expected in weights[0].items():
         torch.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-4)
     timing = json.loads((two.root / f"results/train/{CELL}/timing.json").read_text())
-    assert timing["device"] == "cpu"
+    assert timing["device"] == "2 x cpu"
     assert len(timing["epochs"]) == 6
 
 
@@ -113,8 +113,49 @@ def test_a_kill_ends_all_processes_and_loses_no_epoch(prepared: Workspace, tmp_p
     logged = (wip(killed) / "history.jsonl").read_text().splitlines()
     assert 2 <= len(logged) < 6
 
+    # Another number of processes would give other bits: it is refused, and nothing is lost.
+    for count in ("1", "3"):
+        told = killed.by_hand(spec, fails=True, ADVTRAIN_PROCESSES=count).stderr
+        assert "done by 2 processes" in told
+        assert "set ADVTRAIN_PROCESSES=2 to continue" in told
     killed.by_hand(spec, ADVTRAIN_PROCESSES="2")
     assert killed.tables() == whole.tables()
+
+
+@pytest.mark.workflow
+def test_a_killed_process_ends_the_job_which_says_how_to_go_on(
+    prepared: Workspace, tmp_path: Path
+) -> None:
+    workspace = prepared.copy(tmp_path / "work")
+    job = subprocess.Popen(
+        ["python", "-m", "pipeline.run", prepared.spec("train", CELL)],
+        cwd=workspace.root,
+        env=clean_environment({"ADVTRAIN_PROCESSES": "2"}),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while job.poll() is None and epoch_of(workspace) < 1:
+        time.sleep(0.005)
+    os.kill(children(job.pid)[1], signal.SIGKILL)
+    _, told = job.communicate(timeout=120)
+    assert job.returncode == 1
+    assert "of 2 was killed by signal 9" in told
+    assert "Run it again with ADVTRAIN_PROCESSES=2: it continues" in told
+
+
+@pytest.mark.workflow
+@pytest.mark.parametrize("name", ["ADVTRAIN_PROCESSES", "ADVTRAIN_CELLS_PER_GPU"])
+def test_a_count_that_is_none_is_told_without_a_traceback(prepared: Workspace, name: str) -> None:
+    failed = prepared.snakemake("-n", fails=True, **{name: "all"})
+    told = failed.stdout + failed.stderr
+    assert f"{name}: expected a whole number, 1 or more, got 'all'" in told
+    assert told.startswith("WorkflowError")
+    assert "Traceback" not in told
+    assert "processes.py" not in told
+    assert "devices.py" not in told
+    if name == "ADVTRAIN_PROCESSES":
+        failed = prepared.run("advtrain", "plan", fails=True, **{name: "all"})
+        assert failed.stderr == f"{name}: expected a whole number, 1 or more, got 'all'\n"
 
 
 @pytest.mark.workflow

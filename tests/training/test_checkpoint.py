@@ -77,6 +77,45 @@ def test_a_state_of_other_settings_is_not_continued(
     assert "other settings (epochs: 3, now 5); the training starts over" in caplog.text
 
 
+TWO = {**SETTINGS, "device": "2 x cuda"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ("2 x cpu", "cpu", "3 epochs done by 2 processes, .* 1 process, .*ADVTRAIN_PROCESSES=2 to"),
+        ("cpu", "4 x cpu", "3 epochs done by 1 process, .* 4 processes, .*ADVTRAIN_PROCESSES=1 to"),
+        ("2 x cuda", "12 x cuda", "resume.pt: 3 epochs .* delete that file to start over with 12"),
+    ],
+)
+def test_another_number_of_processes_is_refused_and_loses_nothing(
+    tmp_path: Path, before: str, now: str, told: str
+) -> None:
+    state = {"history": [{"epoch": epoch} for epoch in (1, 2, 3)]}
+    save_resume(tmp_path, SETTINGS | {"device": before}, state)
+    with pytest.raises(ValueError, match=told):
+        load_resume(tmp_path, SETTINGS | {"device": now})
+    assert load_resume(tmp_path, SETTINGS | {"device": before}) == state
+
+
+@pytest.mark.parametrize(
+    ("epochs", "now"),
+    [
+        (0, {"device": "cuda"}),  # nothing is lost
+        (3, {"device": "cpu"}),
+        (3, {"device": "2 x cpu"}),
+        (3, {"device": "cuda", "seed": "1"}),
+    ],
+)
+def test_another_training_starts_over_whatever_the_number_of_processes(
+    tmp_path: Path, epochs: int, now: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    save_resume(tmp_path, TWO, {"history": [{}] * epochs})
+    with caplog.at_level(logging.WARNING):
+        assert load_resume(tmp_path, TWO | now) is None
+    assert "device: 2 x cuda, now" in caplog.text
+
+
 def flipped(content: bytes) -> bytes:
     # In the middle lie the weights: torch.load alone would read them without a word.
     middle = len(content) // 2

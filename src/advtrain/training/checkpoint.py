@@ -139,9 +139,9 @@ def _refuse_another_count(path: Path, epochs: int, theirs: str, ours: str) -> No
     (before, kind), (now, own) = _counted(theirs), _counted(ours)
     if kind == own:
         raise ValueError(
-            f"{path}: {epochs} epochs were trained by {_processes(before)}, and now it would be "
-            f"{_processes(now)}, which round otherwise; set ADVTRAIN_PROCESSES={before} to "
-            f"continue, or delete that file to start over with {now}"
+            f"{path}: {_many(epochs, 'epoch')} done by {_many(before, 'process')}, and now there "
+            f"would be {_many(now, 'process')}, which rounds otherwise; set "
+            f"ADVTRAIN_PROCESSES={before} to continue, or delete that file to start over with {now}"
         )
 
 
@@ -151,8 +151,8 @@ def _counted(device: str) -> tuple[int, str]:
     return (int(found[1]), found[2]) if found else (1, device)
 
 
-def _processes(count: int) -> str:
-    return f"{count} process{'es' if count > 1 else ''}"
+def _many(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 'es' if word.endswith('s') else 's'}"
 
 
 def _replace(path: Path, content: bytes) -> None:
