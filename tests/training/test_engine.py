@@ -1,5 +1,6 @@
 """The options that change how a training computes, and nothing of what it computes."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ def test_channels_last_reaches_weights_and_images(tmp_path: Path) -> None:
     assert {last for _, last in layouts} == {True}
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 def test_a_compiled_training_is_the_same_up_to_rounding(tmp_path: Path) -> None:
     """Of TRADES, which reads two forward passes at once."""
     eager = run(tmp_path / "eager", "trades", batch_size=11)
