@@ -136,6 +136,7 @@ def test_channels_last_reaches_weights_and_images(tmp_path: Path) -> None:
     assert {last for _, last in layouts} == {True}
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # of Python 3.13.0
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 def test_a_compiled_training_is_the_same_up_to_rounding(tmp_path: Path) -> None:
     """Of TRADES, which reads two forward passes at once."""
