@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from advtrain.graph.nodes import CELL_STAGES
+from advtrain.params.environment import counted
 
 CELLS_PER_GPU = "ADVTRAIN_CELLS_PER_GPU"
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -68,12 +69,7 @@ def cells_per_gpu(given: int) -> int:
     Raises:
         ValueError: if `ADVTRAIN_CELLS_PER_GPU` is no count.
     """
-    text = os.environ.get(CELLS_PER_GPU, "").strip()
-    if not text:
-        return given
-    if not text.isdecimal() or int(text) == 0:
-        raise ValueError(f"{CELLS_PER_GPU}: expected a whole number, 1 or more, got {text!r}")
-    return int(text)
+    return counted(CELLS_PER_GPU, given)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advtrain.params.environment import kilobytes, most_held
 from pipeline.devices import cells_per_gpu
 from pipeline.job import JobError
 
@@ -84,7 +85,7 @@ def peak_bytes() -> int:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
-    return _of_process("VmHWM")
+    return most_held()
 
 
 @contextlib.contextmanager
@@ -233,8 +234,8 @@ def _host_memory() -> Memory:
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     limits = [limit] if limit != resource.RLIM_INFINITY else []
     total = min([installed, *limits, *_group_limits()])
-    used = _of_process("VmRSS")
-    free = _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+    used = kilobytes(Path("/proc/self/status"), "VmRSS") or most_held()
+    free = kilobytes(Path("/proc/meminfo"), "MemAvailable")
     return Memory("the CPU", used, total, min(total, used + free) if free else total)
 
 
@@ -244,22 +245,6 @@ def _group_limits() -> list[int]:
         group = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
         return [int(Path("/sys/fs/cgroup", group, "memory.max").read_text())]  # or "max"
     return []
-
-
-def _of_process(field: str) -> int:
-    """Return the memory of this process, now (`VmRSS`) or at its most (`VmHWM`)."""
-    # Not Linux's `getrusage`, which begins with what the process that started this one held.
-    found = _kilobytes(Path("/proc/self/status"), field)
-    return found or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _kilobytes(path: Path, field: str) -> int:
-    """Read a line such as `VmRSS:  1234 kB`, in bytes; 0 where the system has no such file."""
-    try:
-        found = re.search(rf"^{field}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
 
 
 def _gib(count: float) -> str:

@@ -39,6 +39,7 @@ from advtrain.provenance import (
     environment,
     git_commit,
     hash_file,
+    recall,
 )
 from pipeline.devices import leased_device
 from pipeline.job import Job, JobError, Progress, quiet_environment
@@ -223,6 +224,7 @@ def _check_code(root: Path, spec: dict[str, Any]) -> None:
     """Refuse to run other code than the key covers: another copy's, or a newer one."""
     if Path(advtrain.__file__).resolve().parent != (root / "src/advtrain").resolve():
         raise JobError(f"runs {advtrain.__file__}, not the code of {root}; run it from there")
+    recall(root)
     try:
         found = digest_files(root, spec["code"])
     except OSError as error:

@@ -19,12 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from advtrain.graph.nodes import CELL_STAGES
-from advtrain.provenance import digest_files
 
 HEAVY = ("prepare", *CELL_STAGES)
 """The stages that import torch."""
-
-CODE = ("src/advtrain", "pipeline")
 
 SOCKET = ".pipeline/warm.sock"
 # pyarrow starts a thread, knows how to be forked, and imports pandas where that is there. The last
@@ -83,10 +80,6 @@ def serve(job: Callable[[list[str]], int]) -> None:
         for package in PACKAGES:
             with contextlib.suppress(ModuleNotFoundError):  # pandas is MLflow's, not ours
                 __import__(package)
-        # Each job compares its code with its key's; what is unchanged need not be read again.
-        files = [str(file) for top in CODE for file in Path(top).rglob("*.py")]
-        with contextlib.suppress(OSError, SyntaxError):  # whose file it is will say so
-            digest_files(Path.cwd(), files)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting for
         while True:
             ready, _, _ = select.select([listener, 0], [], [])

@@ -12,10 +12,10 @@ import torch
 
 from advtrain.data.store import load_description, load_split
 from advtrain.graph.nodes import Graph, Node
+from advtrain.graph.timings import SECTIONS
 from advtrain.results.certified import read_certified
 from advtrain.results.files import read_table
 from advtrain.results.outcomes import table_stamps
-from advtrain.results.timings import SECTIONS
 from advtrain.training.checkpoint import load_weights
 from pipeline.evaluated import in_words
 from pipeline.job import Job, Progress

@@ -127,6 +127,8 @@ class _File:
 
 _FILES: dict[str, _File] = {}
 
+_RECALLED: set[str] = set()
+
 MEMO = ".pipeline/code.json"
 SETTLED = 2.0
 """Seconds after which a file's time tells a later edit apart, on the coarsest file systems."""
@@ -143,10 +145,13 @@ def recall(root: Path) -> None:
         if kept["by"] == hash_file(Path(__file__)):
             for stamp, (digest, modules) in kept["files"].items():
                 _FILES.setdefault(stamp, _File(digest, tuple(modules)))
+            _RECALLED.update(kept["files"])
 
 
 def keep(root: Path) -> None:
     """Leave what was found for the next process; a folder that cannot be written is no matter."""
+    if _RECALLED.issuperset(_FILES):
+        return
     latest = (time.time() - SETTLED) * 1e9
     files = {
         stamp: [found.digest, found.modules]

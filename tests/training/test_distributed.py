@@ -21,7 +21,7 @@ from advtrain.threat import ThreatModel
 from advtrain.training.distributed import ALONE, Processes, joined
 from advtrain.training.loop import train
 from tests.training.several import CPU, SCENARIOS, norms_of, trained
-from tests.training.tiny import network, tiny_data
+from tests.training.tiny import assert_equal, network, tiny_data
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = torch.zeros(1, 1, 4, 4)
@@ -108,17 +108,6 @@ def test_the_radii_of_examples_are_those_of_one_process(found: list[dict[str, An
 def test_a_killed_training_of_two_processes_goes_on(found: list[dict[str, Any]]) -> None:
     assert [row["epoch"] for row in found[0]["resumed rows"]] == [3, 4]
     assert_equal(found[0]["resumed"], found[0]["pgd_at"])
-
-
-def assert_equal(one: object, other: object) -> None:
-    if isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    else:
-        assert one == other
 
 
 def test_batchnorm_looks_at_the_rows_of_all_processes(found: list[dict[str, Any]]) -> None:

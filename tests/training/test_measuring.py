@@ -7,34 +7,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from advtrain.graph.timings import SECTIONS, TRAINING
 from advtrain.methods.consistency import Consistency
 from advtrain.methods.free import Free
 from advtrain.methods.method import Batch, Method, Terms
 from advtrain.methods.pgd_at import PgdAt
 from advtrain.noise import Noise
-from advtrain.results.timings import SECTIONS, TRAINING
 from advtrain.threat import ThreatModel
-from advtrain.training import loop, stopwatch
+from advtrain.training import loop
 from advtrain.training.loop import Trained, TrainingData, train
+from tests.training.conftest import Clock
 from tests.training.tiny import network
 
 CPU = torch.device("cpu")
 STEPS = 3  # minibatches of 8 out of 22 images
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that goes on only where the tests say so."""
-    clock = Clock()
-    monkeypatch.setattr(stopwatch.time, "perf_counter", clock)
-    return clock
 
 
 class Slow(PgdAt):

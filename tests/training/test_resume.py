@@ -15,7 +15,7 @@ from advtrain.params import signatures
 from advtrain.threat import ThreatModel
 from advtrain.training.loop import Trained, TrainingData, train
 from tests.training.killed import METHODS, MOMENTS, run
-from tests.training.tiny import network, split_of, tiny_data
+from tests.training.tiny import assert_equal, network, split_of, tiny_data
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -36,17 +36,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
-
-
-def assert_equal(one: object, other: object) -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    else:
-        assert one == other
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -6,27 +6,12 @@ from typing import ClassVar
 import pytest
 import torch
 
-from advtrain.results import timings
+from advtrain.graph import timings
 from advtrain.training import stopwatch
 from advtrain.training.stopwatch import SECTIONS, TRAINING, Stopwatch, measured, peak_memory
+from tests.training.conftest import Clock
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-class Clock:
-    """A clock that goes on when it is told to."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(stopwatch.time, "perf_counter", clock)
-    return clock
 
 
 class Event:

@@ -46,3 +46,14 @@ def network(*, norm: bool = True, dropout: float = 0.2) -> nn.Module:
             nn.Dropout(dropout),
             nn.Linear(64, CLASSES),
         )
+
+
+def assert_equal(one: object, other: object) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    else:
+        assert one == other

@@ -24,6 +24,7 @@ from advtrain.data.image_files import centre_crop, checksum, opened, resized_cro
 from advtrain.data.source import Images
 from advtrain.data.store import Photographs
 from advtrain.noise import Noise
+from advtrain.params.environment import counted
 
 CROP = 3
 """Stream of random numbers, beside those of `augment`."""
@@ -86,15 +87,9 @@ def workers() -> int:
     Raises:
         ValueError: if the variable is not a whole number.
     """
-    given = os.environ.get(WORKERS, "").strip()
-    if not given:
-        usable = getattr(os, "sched_getaffinity", None)
-        return len(usable(0)) if usable else os.cpu_count() or 1
-    if not given.isdecimal():
-        raise ValueError(
-            f"{WORKERS}: expected a whole number of processes, 0 or more, got {given!r}"
-        )
-    return int(given)
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    return counted(WORKERS, cores, what="whole number of processes", least=0)
 
 
 def random_box(width: int, height: int, numbers: npt.NDArray[np.float32], least_area: float) -> Box:

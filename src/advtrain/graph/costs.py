@@ -16,6 +16,7 @@ from advtrain.graph.passes import evaluation_passes
 from advtrain.graph.processes import processes
 from advtrain.graph.records import Manifest, read_manifest
 from advtrain.graph.store import Store
+from advtrain.graph.timings import measured_epochs, peak_memory
 from advtrain.params.signatures import signature
 
 OVERHEAD = 1.0
@@ -263,8 +264,7 @@ def _timing(path: Path) -> dict[str, Any] | None:
 
 def _sample(params: Mapping[str, Any], timing: Mapping[str, Any], examples: int | None) -> Sample:
     epochs = timing.get("epochs", ())
-    sections = [one["measured"] for one in epochs if "measured" in one]
-    peaks = [timing.get("peak_memory_bytes"), *(one.get("peak_memory_bytes") for one in sections)]
+    sections = measured_epochs(timing)
     whole = sections and len(sections) == len(epochs)
     count, device = _counted(str(timing.get("device", "cpu")))
     return Sample(
@@ -277,7 +277,7 @@ def _sample(params: Mapping[str, Any], timing: Mapping[str, Any], examples: int 
         processes=count,
         finished=float(timing.get("finished", 0.0)),
         examples=examples,
-        memory=max((int(one) for one in peaks if one is not None), default=None),
+        memory=peak_memory(timing),
     )
 
 

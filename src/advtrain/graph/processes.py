@@ -1,7 +1,6 @@
 """How many processes train a cell together: no parameter, but what the environment asks for."""
 
-import os
-
+from advtrain.params.environment import counted
 from advtrain.params.reader import ParamsError
 
 PROCESSES = "ADVTRAIN_PROCESSES"
@@ -13,7 +12,7 @@ def processes() -> int:
     Raises:
         ParamsError: if `ADVTRAIN_PROCESSES` is no count.
     """
-    text = os.environ.get(PROCESSES, "").strip() or "1"
-    if not text.isdecimal() or int(text) == 0:
-        raise ParamsError(f"{PROCESSES}: expected a whole number, 1 or more, got {text!r}")
-    return int(text)
+    try:
+        return counted(PROCESSES, 1)
+    except ValueError as error:
+        raise ParamsError(str(error)) from None

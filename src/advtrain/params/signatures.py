@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advtrain.params import quantities
+from advtrain.params import fitting, quantities
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -342,16 +342,8 @@ def unfit(method: str, recipe: Mapping[str, Value]) -> str:
         method: its module.
         recipe: parameters of the training loop; what is not given has its default.
     """
-    second_order = _class_value(method, "second_order", False)
-    if recipe.get("precision") == "float16" and (
-        second_order or _class_value(method, "beside_network", False)
-    ):
-        return (
-            "precision float16 scales the gradients of the network's passes, and it needs "
-            "others; choose bfloat16"
-        )
-    if recipe.get("compile_mode", "none") != "none" and second_order:
-        return "compile_mode: compiled passes have no second derivative; leave it at none"
+    if problem := fitting.unfit(method, functools.partial(_class_value, method), recipe):
+        return problem
     entangled = [_class_value(method, "by_place", False), _class_value(method, "row_state", ())]
     if any([*entangled, per_example(method)]):
         for option in ("micro_batch", "halve_on_out_of_memory"):

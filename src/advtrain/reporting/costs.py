@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from advtrain.graph.timings import SECTIONS
 from advtrain.reporting.measure import Unit
 from advtrain.reporting.statistics import mean_and_spread, mean_of_all
-from advtrain.results.timings import SECTIONS
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from advtrain.graph.timings import SECTIONS
 from advtrain.published.claims import QUANTITIES, Quantity
 from advtrain.reporting import verdicts, wording
 from advtrain.reporting.audits import AUDITS, NOISE, AuditRow, audits_data
@@ -24,7 +25,6 @@ from advtrain.reporting.transformed import (
     transformations,
     transformed_data,
 )
-from advtrain.results.timings import SECTIONS
 
 MEANS = (
     "Mean over seeds ± sample standard deviation; in brackets the 95 % Wilson interval with as "

@@ -14,6 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from advtrain.graph.timings import (
+    SECTIONS,
+    images_per_second,
+    measured_epochs,
+    peak_memory,
+    shares,
+)
 from advtrain.results.adversarial import FILE, Kept, adversarial_rows
 from advtrain.results.certified import read_certified
 from advtrain.results.files import DamagedFileError, read_table, write_table
@@ -22,13 +29,6 @@ from advtrain.results.names import parse_cell
 from advtrain.results.outcomes import read_outcomes, table_stamps
 from advtrain.results.probes import read_probes
 from advtrain.results.schema import ADVERSARIAL, CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
-from advtrain.results.timings import (
-    SECTIONS,
-    images_per_second,
-    measured_epochs,
-    peak_memory,
-    shares,
-)
 
 AGREE = ("label", "clean_prediction")
 TABLES = ("outcomes", "cells", "histories", "costs", "certified", "probes", "adversarial")

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from advtrain.graph.timings import as_metrics, peak_memory
 from advtrain.results.certified import read_certified
 from advtrain.results.history import read_history
 from advtrain.results.outcomes import read_outcomes, table_stamps
-from advtrain.results.timings import as_metrics, peak_memory
 from advtrain.tracking.sources import Finished
 from advtrain.tracking.tracker import Metric
 

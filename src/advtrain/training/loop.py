@@ -22,6 +22,7 @@ from advtrain.data.store import Split
 from advtrain.data.stream import fetch
 from advtrain.methods.method import Batch, Method
 from advtrain.noise import Noise
+from advtrain.params.fitting import unfit
 from advtrain.params.quantities import (
     Count,
     NonNegative,
@@ -220,16 +221,9 @@ def train(
         raise ValueError("the training split is empty; expected 1 example or more")
     if label_smoothing == 1:
         raise ValueError("label_smoothing 1 leaves nothing of the labels to learn; expected [0, 1)")
-    if precision == "float16" and (method.second_order or method.beside_network):
-        raise ValueError(
-            f"precision float16 scales the gradients of the network's passes, and "
-            f"{type(method).__name__} needs others; choose bfloat16"
-        )
-    if compile_mode != "none" and method.second_order:
-        raise ValueError(
-            f"compile_mode {compile_mode}: compiled passes have no second derivative, which "
-            f"{type(method).__name__} needs; leave it at none"
-        )
+    chosen_speed = {"precision": precision, "compile_mode": compile_mode}
+    if problem := unfit(type(method).__name__, partial(getattr, method), chosen_speed):
+        raise ValueError(problem)
     if halve_on_out_of_memory and processes.count > 1:
         raise ValueError(
             "halve_on_out_of_memory: one of several processes would repeat a step without the "
@@ -260,7 +254,7 @@ def train(
         minibatches = math.ceil(len(ids) / labelled)
         passes_over_data = math.ceil(epochs / method.replays)
         steps = minibatches * method.replays * passes_over_data
-        classes = _classes(model, pool) if label_smoothing else 0
+        classes = _classes(model, image) if label_smoothing else 0
         method.start(pool.example)
         micro = MicroBatches(model, method, micro_batch, halve=halve_on_out_of_memory, image=image)
 
@@ -484,10 +478,9 @@ def _pool(data: TrainingData, with_extra: bool) -> Split:
     )
 
 
-def _classes(model: nn.Module, pool: Split) -> int:
+def _classes(model: nn.Module, image: Tensor) -> int:
     """How many logits the network has."""
     with torch.no_grad(), crafting(model):
-        (image,) = _clean(pool, 1, 1)
         return int(model(image).shape[1])
 
 

@@ -1,13 +1,13 @@
 """The stopwatch: what an epoch's time went into, measured without holding the device up."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
+
+from advtrain.params.environment import most_held
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -170,11 +170,8 @@ def peak_memory(device: torch.device) -> int:
     """Return the most memory that was in use at once, in bytes.
 
     Args:
-        device: a CUDA device: of this process's tensors on it. Another: the process's own memory,
-            which a process that was forked counts from its parent's.
+        device: a CUDA device: of this process's tensors on it. Another: the process's own memory.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    # In KiB, but in bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return most_held()

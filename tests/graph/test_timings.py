@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from advtrain.results.timings import (
+from advtrain.graph.timings import (
     SECTIONS,
     as_metrics,
     images_per_second,
