@@ -180,7 +180,8 @@ def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
         parts += [f"{missing} with no measured rate yet"] if missing else []
         if nodes:
             print(f"{stage:8} {', '.join(parts)}")
-    for forecast in forecasts((node for node in needed if node.id not in kept), rates):
+    counted = (node for node in needed if node.id not in kept)
+    for forecast in forecasts(counted, rates, _forward_flops):
         print(f"{forecast.study}: {hours_line(forecast)}\n    {basis_line(forecast)}")
     wall = max(longest, total / max(arguments.cores, 1))
     print(f"about {duration(wall)} with {arguments.cores} at once", end="")
@@ -193,6 +194,15 @@ def _training_passes(params: Mapping[str, Any]) -> float | None:
     from advtrain.training.cost_model import training_passes
 
     return training_passes(params)
+
+
+def _forward_flops(
+    model: Mapping[str, Any], channels: int, size: int, classes: int
+) -> float | None:
+    """Count the operations of a network; torch is imported only if there is one to count."""
+    from advtrain.training.cost_model import forward_flops
+
+    return forward_flops(model, channels, size, classes)
 
 
 def _needed(graph: Graph, found: Mapping[str, State]) -> list[Node]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from advtrain.graph.arithmetic import ASSUMED
 from advtrain.graph.costs import OTHERS, OVERHEAD, CostModel, Prediction, Rates, predict
 from advtrain.graph.forecast import basis_line, forecasts, hours_line
 from advtrain.graph.nodes import Graph
@@ -302,3 +303,31 @@ def test_replays_are_epochs_and_views_are_rows(make_graph: MakeGraph) -> None:
     assert free == 2 * 4 * 3  # 6 epochs are 2 of 4 replays
     assert two_views == 6 * 2 * (2 * 2 + 3)
     assert training_passes({"method": {"module": "gone", "parameters": {}}}) is None
+
+
+def test_what_was_never_measured_is_counted_for_one_h200(
+    make_graph: MakeGraph,
+) -> None:
+    graph = make_graph(lambda p: p.update(device="auto"))
+    finish_all(graph)
+    rates = Rates.measured(graph.root, Store.of(graph.root), passes)
+    asked: list[Mapping[str, Any]] = []
+
+    def flops(model: Mapping[str, Any], channels: int, size: int, classes: int) -> float:
+        asked.append(model)
+        return 1e9
+
+    cells = [graph[NATURAL], graph[FAST]]
+    assert forecasts(cells, rates)[0].unknown == {"train": 2}
+    (path,) = {one.root / one.folder for one in graph.stage("prepare")}
+    facts = {"channels": 1, "size": 8, "classes": ["0", "1"], "counts": {"train": 80, "test": 20}}
+    (path / "dataset.json").write_text(json.dumps(facts))
+    (found,) = forecasts(cells, rates, flops)
+    epochs = graph[NATURAL].params["recipe"]["parameters"]["epochs"]
+    operations = (3 + 5) * epochs * 80 * 1e9
+    assert found.assumed == {"train": pytest.approx(operations / ASSUMED["float32"] / 3600)}
+    assert len(asked) == 1
+    on_a_cpu = make_graph(lambda p: p.update(device="cpu"))
+    assert not forecasts([on_a_cpu[NATURAL]], rates, flops)[0].assumed
+    assert hours_line(found).startswith("by arithmetic, unmeasured: about ")
+    assert "40 in float32" in basis_line(found)

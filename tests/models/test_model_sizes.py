@@ -81,7 +81,7 @@ def test_depth_that_no_wide_network_has(depth: int) -> None:
 
 
 def test_depths_that_do_not_exist() -> None:
-    with pytest.raises(ValueError, match="preact_resnet: depth is 18 or 34, got 50"):
+    with pytest.raises(ValueError, match="preact_resnet: depth is 10, 18 or 34, got 50"):
         preact_resnet(channels=3, size=32, classes=10, depth=50)
     with pytest.raises(ValueError, match=r"resnet: depth is one of 18, 34, .* got 26"):
         resnet(channels=3, size=32, classes=10, depth=26)

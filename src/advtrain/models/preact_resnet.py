@@ -6,7 +6,7 @@ from advtrain.models.normalisation import Normalisation, normalize
 from advtrain.models.residual import stage
 from advtrain.params.quantities import Count
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 """Depth -> blocks of two convolutions in each of the four stages."""
 
 
@@ -28,7 +28,7 @@ def preact_resnet(
         channels: of the images.
         size: height and width of the images in pixels; any, since the head is a global mean.
         classes: number of logits.
-        depth: 18 or 34.
+        depth: 10, 18 or 34; 10 is no network of the papers, but one for small machines.
         width: channels of the first stage; each later stage doubles them.
         normalisation: table of the first layer.
 
@@ -40,7 +40,7 @@ def preact_resnet(
         ValueError: if there is no network of this depth.
     """
     if depth not in BLOCKS:
-        raise ValueError(f"preact_resnet: depth is 18 or 34, got {depth}")
+        raise ValueError(f"preact_resnet: depth is 10, 18 or 34, got {depth}")
     layers: list[nn.Module] = [
         normalize(normalisation, channels),
         nn.Conv2d(channels, width, 3, padding=1, bias=False),

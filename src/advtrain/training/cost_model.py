@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from advtrain.methods.method import Method
 from advtrain.params.signatures import camel_case, signature
 from advtrain.training.extra_data import shares
@@ -40,6 +43,30 @@ def training_passes(params: Mapping[str, Any]) -> float | None:
     labelled, extra = shares(recipe["batch_size"], recipe["extra_fraction"])
     rows: float = method.views * method.replays * (labelled + extra) / labelled
     return rows * steps
+
+
+def forward_flops(entry: Mapping[str, Any], channels: int, size: int, classes: int) -> float | None:
+    """Count the operations of a forward pass per image: a multiplication and an addition are two.
+
+    Convolutions and products of matrices count. Nothing is computed: the weights are shapes.
+
+    Args:
+        entry: the network's resolved `module` and `parameters`.
+        channels: of an image.
+        size: its height and width in pixels.
+        classes: how many.
+
+    Returns:
+        The operations; None for a network of one's own, which is not imported to count them.
+    """
+    module = entry["module"]
+    if module == "external":
+        return None
+    build = getattr(import_module(f"advtrain.models.{module}"), module)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model = build(channels=channels, size=size, classes=classes, **entry["parameters"])
+        model.eval()(torch.empty(1, channels, size, size))
+    return float(counter.get_total_flops())
 
 
 def _method(entry: Mapping[str, Any]) -> Method | None:
