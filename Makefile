@@ -1,5 +1,6 @@
 # make reproduce   from nothing to the report        make test   the tests
 # make env         the environment alone             make shell  a shell inside it
+# make paper       reports/paper.pdf of the last run's paper.tex, where there is a TeX
 # make bench       speed against the published packages and the least cost; docs/performance.md
 # make bench-gpu   the same for one CUDA GPU
 SHELL := /bin/bash
@@ -12,7 +13,7 @@ CHECKED := src pipeline tests benchmarks
 # The environment is the lock's and nothing else's; compiled modules save seconds per job.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME
 
-.PHONY: env reproduce test check readme bench bench-gpu performance shell lock format clean
+.PHONY: env reproduce paper test check readme bench bench-gpu performance shell lock format clean
 .DEFAULT_GOAL := reproduce
 
 env: .venv/.ready
@@ -31,7 +32,11 @@ reproduce: env
 	  if advtrain status >/dev/null 2>&1; then echo "nothing to do"; else snakemake --cores $(CORES); fi
 	@$(RUN) if git rev-parse --git-dir >/dev/null 2>&1; then dvc repro --quiet && echo "recorded by DVC: dvc.lock"; \
 	  else echo "not a git checkout: DVC recorded nothing"; fi
+	@$(RUN) python -m pipeline.paper || echo "paper: reports/paper.tex is there, paper.pdf is not"
 	@echo "report: reports/index.html"
+
+paper: env
+	@$(RUN) python -m pipeline.paper
 
 test: env
 	@$(RUN) pytest -n 2 --dist worksteal
@@ -49,7 +54,8 @@ readme: env
 BENCH = OMP_NUM_THREADS=1 python -W ignore benchmarks
 
 bench: env
-	@$(RUN) $(BENCH)/attacks.py && $(BENCH)/training.py && $(BENCH)/overhead.py && $(BENCH)/scaling.py
+	@$(RUN) $(BENCH)/attacks.py && $(BENCH)/training.py && $(BENCH)/overhead.py && $(BENCH)/scaling.py \
+	  && $(BENCH)/report.py
 	@$(RUN) python benchmarks/performance.py
 
 bench-gpu: env

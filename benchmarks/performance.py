@@ -67,6 +67,11 @@ GOALS: dict[str, tuple[str, str]] = {
         "Held by tests that count forward and backward passes (`tests/attacks/test_passes.py`, "
         "`tests/methods/test_costs.py`), not by a benchmark.",
     ),
+    "P10": (
+        "The report of a study of a thousand cells",
+        "Made-up rows; tables, cards, figures, page and metrics, one after the other in one "
+        "process, and the page opened in Chromium.",
+    ),
     "G1": (
         "Attack steps on a GPU",
         "PreActResNet-18 in bfloat16 with channels last: CUDA graphs against eager calls at batch "
@@ -156,8 +161,8 @@ def page(found: list[Record]) -> str:
         "Methods take turns, in another order each round, in one process and one thread. A figure "
         "is the median over the rounds, with the least and the largest; a ratio is taken within a "
         "round. Times are CPU time of the process (on a GPU the device's own), except where the "
-        'pipeline and whole trainings are timed by the clock. "It" is the row\'s own figure: '
-        "*torchattacks / it* 2 means twice as fast as torchattacks.",
+        'pipeline, its report and whole trainings are timed by the clock. "It" is the row\'s own '
+        "figure: *torchattacks / it* 2 means twice as fast as torchattacks.",
         "## Summary",
         markdown(summary(found)),
         *(part for code in GOALS for part in goal(code, found, letters)),

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from advtrain.data.store import load_description, load_split
-from advtrain.graph.nodes import Graph, Node
+from advtrain.graph.nodes import PICTURED, Graph, Node
 from advtrain.graph.timings import SECTIONS
 from advtrain.results.certified import read_certified
+from advtrain.results.collect import read_collected
 from advtrain.results.files import read_table
 from advtrain.results.outcomes import table_stamps
 from advtrain.training.checkpoint import load_weights
@@ -140,6 +141,41 @@ def test_kept_images_are_collected_beside_the_clean_ones(make_graph: MakeGraph) 
         x_adv = torch.frombuffer(bytearray(row["x_adv"]), dtype=torch.float32)
         assert 0.2 < (x_adv - clean).abs().max() <= 0.25
         assert row["label"] == row["clean_prediction"] == test.labels[place]
+
+
+def test_the_loss_around_images_and_learnt_budgets_are_collected(make_graph: MakeGraph) -> None:
+    def change(params: dict[str, Any]) -> None:
+        params["datasets"]["digits"] |= {"train_examples": 60, "test_examples": 20}
+        params["recipes"]["short"]["epochs"] = 2
+        params["methods"]["iaat"] = {"steps": 1}
+        few = {"methods": ["natural", "iaat"], "attacks": ["fgsm"], "epsilons": [0.1, 0.25]}
+        params["studies"]["tiny"] |= few
+
+    graph = make_graph(change)
+    make(graph["collect:tiny"])
+    tables = read_collected(graph.root / "results/collect/tiny")
+    test, train = (
+        load_split(graph.root / "data/prepared/digits", name) for name in ("test", "train")
+    )
+    rows = tables.landscapes.to_pylist()
+    # A cell without a budget is looked at in units of the largest.
+    budgets = {"natural-s0": 0.25, "iaat-linf-0.1-s0": 0.1, "iaat-linf-0.25-s0": 0.25}
+    assert {row["cell"]: row["epsilon"] for row in rows} == budgets
+    pictured = sorted(test.example[:PICTURED].tolist())
+    assert [row["example"] for row in rows] == pictured * len(budgets)
+    for row in rows:
+        (place,) = (test.example == row["example"]).nonzero()[0].tolist()
+        assert row["image"] == test.images[place].numpy().tobytes()
+        assert row["label"] == test.labels[place]
+        assert row["largest"] > 0
+    learnt = tables.example_values.to_pylist()
+    assert {(row["cell"], row["epoch"]) for row in learnt} == {
+        (cell, epoch) for cell in budgets if cell.startswith("iaat") for epoch in (1, 2)
+    }
+    assert {row["examples"] for row in learnt} == {len(train)}
+    for row in tables.extremes.to_pylist():
+        (place,) = (train.example == row["example"]).nonzero()[0].tolist()
+        assert row["image"] == train.images[place].numpy().tobytes()
 
 
 def test_labels_that_the_data_came_with_are_learnt(make_graph: MakeGraph) -> None:

@@ -1,14 +1,19 @@
-"""Look at one cell's gradients: a checkpoint and some test examples -> one row per example."""
+"""Look at one cell's gradients and losses: weights and test examples -> one row per example."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from advtrain.data.store import load_split
+from advtrain.data.store import load_description, load_split
+from advtrain.evaluation.landscape import REACH, landscapes
 from advtrain.evaluation.probe import probe
+from advtrain.results.images import class_name
+from advtrain.results.landscapes import write_landscapes
 from advtrain.results.probes import write_probes
+from advtrain.threat import ThreatModel
 from pipeline.evaluated import stamps, trained_model
 from pipeline.torch_device import choose_device
 
@@ -22,13 +27,15 @@ def run(job: Job) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=params["model"]["module"] == "external")
     device = choose_device(job.unkeyed["device"])
-    test = load_split(job.input_folder("prepare"), "test").take(slice(params["examples"]))
+    test = load_split(job.input_folder("prepare"), "test")
+    probed = test.take(slice(params["examples"]))
+    model = trained_model(job).to(device)
     columns = probe(
-        trained_model(job).to(device),
-        test,
+        model,
+        probed,
         device,
         job.unkeyed["batch_size"],
-        lambda done: job.progress.update(epoch=done, epochs=len(test)),
+        lambda done: job.progress.update(epoch=done, epochs=len(probed)),
     )
     described = {
         "what": "gradients at the clean images, evaluated twice",
@@ -36,8 +43,28 @@ def run(job: Job) -> None:
         "mode": "eval",
         "precision": "float32",
         "tf32": False,
-        "examples": f"the first {len(test)} of the test split",
+        "examples": f"the first {len(probed)} of the test split",
     }
     write_probes(
         job.output("probes.parquet"), {"cell": params["cell"], **columns}, stamps(job, described)
+    )
+    pictured = test.take(slice(params["pictured"]))
+    around = landscapes(model, pictured, ThreatModel(**params["threat"]), device)
+    classes = load_description(job.input_folder("prepare"))["classes"]
+    write_landscapes(
+        job.output("landscapes.parquet"),
+        {
+            **around,
+            "image": pictured.images.numpy(),
+            "label_name": np.array([class_name(classes, one) for one in around["label"].tolist()]),
+        },
+        {"cell": params["cell"], "reach": REACH, **params["threat"]},
+        stamps(
+            job,
+            {
+                **described,
+                "what": "loss along the gradient and across it",
+                "examples": f"the first {len(pictured)} of the test split",
+            },
+        ),
     )

@@ -1,4 +1,4 @@
-"""The page and the metrics of all studies of the run."""
+"""The page, the paper, and what DVC shows: the metrics and the plots of all studies of the run."""
 
 from __future__ import annotations
 
@@ -6,22 +6,51 @@ from typing import TYPE_CHECKING
 
 from advtrain.reporting.html import write_report
 from advtrain.reporting.metrics import write_metrics
-from advtrain.reporting.study import StudyReport
+from advtrain.reporting.paper import write_paper
+from advtrain.reporting.plots import write_plots
+from advtrain.reporting.study import Beside, StudyReport
 from pipeline.study_info import study_info
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pipeline.job import Job
 
 
 def run(job: Job) -> None:
-    """Write `index.html` and `metrics.json`."""
-    studies = [
-        StudyReport(
-            info=study_info(shown, job.root / "data/prepared" / shown["dataset"]),
-            collected=job.root / "results/collect" / shown["name"],
-            figures=job.root / "reports/figures" / shown["name"],
-        )
-        for shown in job.params["studies"]
+    """Write `index.html`, `paper.tex` with its numbers, `metrics.json` and the plots.
+
+    The page shows the reference runs of other studies too, the rest does not.
+    """
+    here = [_report(job, shown) for shown in job.params["studies"]]
+    ran = {shown["name"] for shown in job.params["studies"]}
+    elsewhere = [
+        _report(job, shown)
+        for shown in job.params["references"]
+        if shown["name"].partition("@")[0] not in ran
     ]
-    write_report(studies, job.output("index.html"))
-    write_metrics(studies, job.output("metrics.json"))
+    write_report([*here, *elsewhere], job.output("index.html"))
+    write_paper(here, job.output_folder())
+    write_metrics(here, job.output("metrics.json"))
+    write_plots(here, job.output_folder() / "plots")
+
+
+def _report(job: Job, shown: Mapping[str, Any]) -> StudyReport:
+    name = shown["name"]
+    return StudyReport(
+        info=study_info(shown, job.root / "data/prepared" / shown["dataset"]),
+        collected=job.root / "results/collect" / name,
+        figures=job.root / "reports/figures" / name,
+        reference=shown.get("reference"),
+        beside=tuple(
+            Beside(
+                name=one["name"],
+                words=one["reference"],
+                environment=one["environment"],
+                collected=job.root / "results/collect" / one["name"],
+            )
+            for one in job.params["references"]
+            if one["name"].partition("@")[0] == name
+        ),
+    )

@@ -1,9 +1,10 @@
-"""Tables of a study, in every format, from its rows alone."""
+"""Tables of a study, in every format, and its model cards, from its rows alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advtrain.reporting.card import write_cards
 from advtrain.reporting.tables import write_tables
 from pipeline.study_info import study_info
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 
 def run(job: Job) -> None:
-    """Write the tables."""
-    info = study_info(job.params, job.input_folder("prepare"))
+    """Write the tables, and the cards of the cells that were trained here."""
+    info = study_info(job.params, job.root / "data/prepared" / job.params["dataset"])
     write_tables(job.input_folder("collect"), info, job.output_folder())
+    if "reference" not in job.params:
+        write_cards(job.input_folder("collect"), info, job.output_folder() / "cards")

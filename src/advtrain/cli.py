@@ -1,4 +1,4 @@
-"""The `advtrain` command: look at the workspace, keep it in order, evaluate a model."""
+"""The `advtrain` command: look at the workspace, keep it in order, evaluate and export a model."""
 
 import argparse
 import contextlib
@@ -13,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advtrain import evaluate_command
+from advtrain import diff_command, evaluate_command, export_command
+from advtrain.diff_command import DiffError
 from advtrain.evaluate_command import EvaluateError, with_evaluations
+from advtrain.export_command import ExportError
 from advtrain.graph.costs import Rates, estimate
 from advtrain.graph.forecast import basis_line, forecasts, hours_line
 from advtrain.graph.nodes import STAGES, DuplicateCellError, Graph, Node
@@ -23,6 +25,7 @@ from advtrain.graph.states import State, orphans, states, todo
 from advtrain.graph.store import Store
 from advtrain.params.reader import ParamsError, did_you_mean, read
 from advtrain.params.schema import Params
+from advtrain.reference_command import NotFinishedError, keep_reference
 from advtrain.tracking.live import duration, progress_line
 
 GIB = 1 << 30
@@ -42,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(arguments, "study", None):
             params = _with_run(with_evaluations(root, params), arguments.study)
         code: int = arguments.function(root, params, arguments)
-    except (ParamsError, DuplicateCellError, CommandError, EvaluateError) as error:
+    except (
+        *(ParamsError, DuplicateCellError, CommandError),
+        *(DiffError, EvaluateError, ExportError, NotFinishedError),
+    ) as error:
         print(error, file=sys.stderr)
         return 2
     except BrokenPipeError:  # `advtrain status | head`
@@ -84,6 +90,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     command = add("evaluate", evaluate, "evaluate your own model by the same graph", studies=False)
     evaluate_command.add_arguments(command)
+    command = add(
+        "export", export, "a cell's weights, code and card, for plain PyTorch", studies=False
+    )
+    export_command.add_arguments(command)
+    command = add(
+        "diff", diff, "which numbers moved between two commits, by how much, why", studies=False
+    )
+    diff_command.add_arguments(command)
+    command = add(
+        "reference", reference, "keep a finished study's rows in the repository", studies=False
+    )
+    command.add_argument("names", nargs="+", metavar="STUDY")
+    command.add_argument("--device", metavar="NAME", help="after the @; default: what it ran on")
     command = add("select", select, "write the studies to run into params.yaml", studies=False)
     command.add_argument("names", nargs="+", metavar="NAME")
     return parser
@@ -287,6 +306,29 @@ def evaluate(root: Path, params: Params, arguments: argparse.Namespace) -> int:
         print(evaluate_command.as_yaml(made))
         return plan(root, params, arguments)
     return evaluate_command.run(root, name, made, params, arguments.cores)
+
+
+def reference(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Copy the collected rows of finished studies to where git keeps them."""
+    graph = Graph(_with_run(params, arguments.names), root)
+    for name in arguments.names:
+        folder = keep_reference(root, graph, name, arguments.device)
+        print(f"{folder.relative_to(root)} ({_mib(_size(folder))}); commit it")
+    return 0
+
+
+def export(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Write a cell's weights where plain PyTorch can load them, with the card."""
+    out = export_command.export(root, Path.cwd(), params, arguments)
+    print(f"{out}: README.md says what it is and how to load it")
+    return 0
+
+
+def diff(root: Path, params: Params, arguments: argparse.Namespace) -> int:
+    """Print which numbers moved; 1 if one did beyond noise."""
+    found = diff_command.compare(root, Path.cwd(), params, arguments)
+    diff_command.write(found, Path.cwd(), arguments)
+    return 1 if diff_command.beyond_noise(found) else 0
 
 
 def watch(root: Path, params: Params, arguments: argparse.Namespace) -> int:

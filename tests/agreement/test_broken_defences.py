@@ -191,6 +191,8 @@ def audited(
         "certificates": [],
         "attack_sources": {},
         "strict": False,
+        "data_set": {"module": "digits", "parameters": {}, "split": {}},
+        "published": {},
     }
     (row,) = audit_rows(units([cell], info), info)
     return {name: finding.status for name, finding in row.findings.items()}

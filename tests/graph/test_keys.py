@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from advtrain.graph.nodes import CLAIMS, DuplicateCellError, Graph
+from advtrain.graph.nodes import DuplicateCellError, Graph
 from advtrain.params.signatures import signature
 from advtrain.results.collect import TABLES
 from tests.graph.conftest import MakeGraph
@@ -253,9 +253,22 @@ def test_a_cell_is_made_of_its_own_plugins_alone(make_graph: MakeGraph) -> None:
         assert not {f"src/advtrain/attacks/{a}.py" for a in ("pgd", "fgsm", "cw")} & set(node.code)
 
 
-def test_the_claims_are_part_of_what_the_tables_and_the_page_are_made_of(
-    make_graph: MakeGraph,
+@pytest.mark.parametrize("file", ["claims.yaml", "registry/free.yaml", "registry/survey.yaml"])
+def test_what_is_published_is_part_of_what_the_tables_and_the_page_are_made_of(
+    make_graph: MakeGraph, file: str
 ) -> None:
     # They are data, which no import leads to.
-    made_of = {node.stage for node in make_graph() if CLAIMS in node.code}
-    assert made_of == {"tables", "report"}
+    path = f"src/advtrain/published/{file}"
+    assert {node.stage for node in make_graph() if path in node.code} == {"tables", "report"}
+
+
+def test_what_a_study_stands_beside_changes_what_shows_it_and_no_cell(
+    make_graph: MakeGraph,
+) -> None:
+    before = make_graph()
+    published = {"trades": "trades/trades"}
+    after = make_graph(lambda p: p["studies"]["tiny"].update(published=published))
+    changed = {node.id for node in after if node.key != before[node.id].key}
+    assert changed == {"tables:tiny", "figures:tiny", "report:all"}
+    assert after["tables:tiny"].params["published"] == {"trades": ["trades/trades"]}
+    assert after["tables:tiny"].params["data_set"]["module"] == "digits"

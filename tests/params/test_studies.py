@@ -117,6 +117,39 @@ def test_certificates_of_all_methods_or_of_some(tmp_path: Path) -> None:
     assert (entry.module, entry.parameters["sigma"]) == ("smoothing", 0.25)
 
 
+def test_the_published_trainings_that_methods_stand_beside(tmp_path: Path) -> None:
+    assert the_study(tmp_path).published == {}
+    named = {"pgd_at": "free/pgd_at", "trades": ["trades/trades", "robustbench/trades"]}
+    assert the_study(tmp_path, published=named).published == {
+        "pgd_at": ("free/pgd_at",),
+        "trades": ("trades/trades", "robustbench/trades"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("published", "message"),
+    [
+        ({"pdg_at": "free/pgd_at"}, "published.pdg_at is not a key; did you mean 'pgd_at'?"),
+        (
+            {"pgd_at": "free/pgd"},
+            "published.pgd_at: there is no published training 'free/pgd'; did you mean "
+            "'free/pgd_at'?",
+        ),
+        (
+            {"trades": ["trades/trades", "trade/trades"]},
+            "published.trades: there is no published work 'trade/trades'; did you mean 'trades'?",
+        ),
+        ({"trades": []}, "published.trades: expected the name of a published training such as"),
+        ({"trades": 8}, "published.trades: expected the name of a published training such as"),
+        (["trades"], "published: expected a mapping of names"),
+    ],
+)
+def test_published_trainings_that_are_not_known(
+    tmp_path: Path, published: object, message: str
+) -> None:
+    assert f"params.yaml: studies.small.{message}" in refused(tmp_path, study(published=published))
+
+
 def test_without_the_section_there_are_no_certificates(tmp_path: Path) -> None:
     assert reading(tmp_path, lambda given: given.pop("certificates")).certificates == {}
 

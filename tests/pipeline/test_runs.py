@@ -221,6 +221,8 @@ def test_mlflow_is_fed_beside_the_run_and_survives_its_absence(workspace: Worksp
     with closing(sqlite3.connect(workspace.root / "mlflow.db")) as db:
         names = {name for (name,) in db.execute("select name from runs where status='FINISHED'")}
     assert {"trades-linf-0.1-s0", "natural-s0", "pgd_2-linf-0.2"} <= names
+    assert "tiny: tables, figures, report" in names
+    assert "trades-linf-0.1-s0</a>" in (workspace.root / "reports/runs.html").read_text()
 
 
 def test_an_interrupt_is_no_failure(workspace: Workspace) -> None:

@@ -1,11 +1,13 @@
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from advtrain.params.signatures import modules
 from advtrain.published.registry import REGISTRY, Number, read_registry
 
 KNOWN = read_registry()
@@ -125,6 +127,29 @@ def test_a_mean_over_seeds_has_its_spread() -> None:
     at, consistency = numbers("consistency", "last weights over seeds")
     assert (at.value, at.spread, at.seeds, at.grade) == (0.4071, 0.0028, 5, "2")
     assert (consistency.value, consistency.spread) == (0.4887, 0.0014)
+
+
+def test_claims_speak_of_methods_and_attacks_that_there_are() -> None:
+    for one in KNOWN.ranges:
+        assert {*one.methods, *one.references} <= {*modules("methods")}, one.name
+        assert one.attack is None or one.attack in modules("attacks")
+        # A comparison is against something, and nothing else is.
+        compared = one.quantity.endswith(("_drop", "_gain", "_ratio"))
+        assert bool(one.references) == compared, one.name
+
+
+def test_a_list_of_methods_is_a_list_of_names(tmp_path: Path) -> None:
+    text = (REGISTRY / "lesson.yaml").read_text().replace("methods: [natural]", "methods: [1]")
+    (tmp_path / "lesson.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"natural_clean.methods: expected a list of names, got"):
+        read_registry(tmp_path)
+
+
+def test_a_number_knows_the_training_that_it_is_of() -> None:
+    for one in KNOWN.numbers:
+        known = KNOWN.trainings[one.trained]
+        assert replace(one.training, selection=known.selection) == known
+        assert one.trained.startswith(f"{one.work}/")
 
 
 def test_the_documents_claims_are_ranges() -> None:

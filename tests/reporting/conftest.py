@@ -40,10 +40,10 @@ def rich_folder(rich: Collected, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def pictured(tmp_path_factory: pytest.TempPathFactory) -> Collected:
-    """The study with the images that PGD made."""
+    """The study with all that its pictures are made of."""
     root = tmp_path_factory.mktemp("pictured")
     synthetic.write_pictured_tree(root)
-    records = synthetic.read_records(root)
+    records = synthetic.read_pictured_records(root)
     return collect(synthetic.STUDY, records, prepared=synthetic.prepared(root))
 
 

@@ -74,6 +74,8 @@ def study(attacks: Sequence[str], methods: Sequence[str]) -> StudyInfo:
         "certificates": [],
         "attack_sources": {},
         "strict": False,
+        "data_set": {"module": "digits", "parameters": {}, "split": {}},
+        "published": {},
     }
 
 

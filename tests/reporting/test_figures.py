@@ -3,31 +3,37 @@ import io
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
+from advtrain.graph import nodes
+from advtrain.reporting import figure_adversarial_examples
 from advtrain.reporting.captions import select
-from advtrain.reporting.figures import _adversarial_examples, write_figures
+from advtrain.reporting.figures import FIGURES, write_figures
 from advtrain.reporting.panels import COLOURS, INK, NATURAL, PAPER, canvas, picture
 from advtrain.reporting.study import check_info
 from advtrain.reporting.svg import inline_svg
 from advtrain.results.collect import Collected, collect, write_collected
 from tests.results import synthetic
 
-NAMES = ("accuracy_epsilon", "training_curves", "trade_off", "adversarial_examples")
+
+def test_the_graph_declares_every_figure() -> None:
+    assert tuple(FIGURES) == nodes.FIGURES
 
 
 def test_every_figure_is_drawn_in_every_format(drawn: Path) -> None:
     assert {path.name for path in drawn.iterdir()} == {
-        f"{name}.{ending}" for name in NAMES for ending in ("svg", "pdf", "png")
+        f"{name}.{ending}" for name in FIGURES for ending in ("svg", "pdf", "png")
     }
     assert (drawn / "trade_off.pdf").read_bytes().startswith(b"%PDF")
     assert (drawn / "trade_off.png").read_bytes().startswith(b"\x89PNG")
-    for name in NAMES:
+    for name in FIGURES:
         ElementTree.parse(drawn / f"{name}.svg")
 
 
@@ -55,7 +61,7 @@ def test_the_same_rows_give_the_same_bytes_in_another_process(
 def test_a_study_without_numbers_has_its_files_too(tmp_path: Path) -> None:
     write_collected(collect("fake", []), tmp_path / "collected")
     written = write_figures(tmp_path / "collected", synthetic.study_info(), tmp_path / "figures")
-    assert len(written) == 12
+    assert len(written) == 3 * len(FIGURES)
     text = (tmp_path / "figures" / "accuracy_epsilon.svg").read_text()
     assert "No cell of this study has been attacked by pgd_20." in text
 
@@ -107,7 +113,7 @@ def test_three_channels_are_colours_and_one_is_grey() -> None:
 def test_a_study_without_images_has_none_to_draw(collected: Collected) -> None:
     shown = select(collected, check_info(synthetic.study_info()))
     with pytest.raises(ValueError, match="no attacked images were kept; draw the caption instead"):
-        _adversarial_examples(shown)
+        figure_adversarial_examples.draw(shown)
 
 
 def luminance(colour: str) -> float:
@@ -146,3 +152,19 @@ def test_a_figure_on_the_page_takes_its_colours_and_keeps_its_ids_apart(drawn: P
 def test_what_is_no_drawing_is_refused() -> None:
     with pytest.raises(ValueError, match="figure one: expected an SVG with a viewBox"):
         inline_svg("<svg></svg>", "one", "")
+
+
+def test_only_the_figure_of_measured_times_may_differ_between_runs(
+    collected: Collected,
+) -> None:
+    costs = collected.costs
+    place = costs.schema.get_field_index("seconds")
+    slower = pa.array([None if s is None else 2 * s + 1 for s in costs["seconds"].to_pylist()])
+    other = replace(collected, costs=costs.set_column(place, costs.schema.field(place), slower))
+    info = check_info(synthetic.study_info())
+    differ = {
+        name
+        for name, figure in FIGURES.items()
+        if figure.caption(select(collected, info)) != figure.caption(select(other, info))
+    }
+    assert differ == {"cost_time"} < set(nodes.TIMED)

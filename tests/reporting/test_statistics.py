@@ -4,6 +4,7 @@ from scipy.stats import binomtest
 
 from advtrain.reporting.statistics import (
     Run,
+    common_places,
     difference,
     estimate,
     mean_and_spread,
@@ -143,3 +144,25 @@ def test_a_difference_is_over_the_examples_that_both_have() -> None:
     assert (found.mean, found.examples) == (0.5, 2)
     assert difference(ours, [Run(np.array([1]), np.array([True]))]) is None
     assert difference([], theirs) is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_order_of_the_examples_is_of_no_matter(seeds: int) -> None:
+    drawn = np.random.default_rng(0)
+    ids = np.arange(50)
+    ours, theirs = (
+        [Run(ids, drawn.random(50) < share) for _ in range(seeds)] for share in (0.4, 0.7)
+    )
+    mixed = drawn.permutation(50)
+    shuffled = [Run(run.example[mixed], run.correct[mixed]) for run in theirs]
+    assert difference(ours, shuffled) == difference(ours, theirs)
+    assert difference(shuffled, theirs) == difference(theirs, theirs)
+    assert estimate(shuffled) == estimate(theirs)
+    assert [estimate([one]) for one in shuffled] == [estimate([one]) for one in theirs]
+
+
+def test_common_places_pair_the_examples_that_both_have() -> None:
+    one, other = np.array([7, 3, 5]), np.array([5, 9, 7])
+    ours, theirs = common_places(one, other)
+    assert sorted(one[ours].tolist()) == [5, 7]
+    assert one[ours].tolist() == other[theirs].tolist()

@@ -13,7 +13,7 @@ from tests.results import synthetic
 
 NAMES = (
     *("results", "methods", "selection", "certified", "comparisons", "overlap", "transformed"),
-    *("audits", "costs", "curve"),
+    *("audits", "published", "claims", "costs", "curve"),
 )
 
 
@@ -58,7 +58,7 @@ def test_the_results_say_on_whose_network_an_attack_is_crafted(collected: Collec
 
 
 def test_all_formats_hold_the_same_rows(tables: Path) -> None:
-    expected = {"results": 6, "methods": 4, "comparisons": 6, "costs": 5, "curve": 25}
+    expected = {"results": 6, "methods": 4, "comparisons": 6, "costs": 5, "curve": 25, "claims": 6}
     for name in set(NAMES) - {"overlap", "audits"}:
         check_formats(tables, name, expected.get(name, 0), expected.get(name, 0))
     # The data have a row for each attack, and for each cell and audit.

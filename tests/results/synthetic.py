@@ -5,7 +5,8 @@ tables below say. The CW attack errs on one fewer of them and on example 19, so 
 is one example worse than PGD.
 
 `write_rich_tree` adds the weights of the best epoch, certificates and gradients of one method at
-one budget; `write_pictured_tree` adds the test images, and what PGD made of them.
+one budget; `write_pictured_tree` adds the images, what PGD made of them, the loss around some, and
+the budgets that one method learnt of its training examples.
 """
 
 import hashlib
@@ -19,7 +20,9 @@ from safetensors.numpy import save_file
 
 from advtrain.results.certified import write_certified
 from advtrain.results.collect import CellRecord, read_cell
+from advtrain.results.files import write_table
 from advtrain.results.history import write_history
+from advtrain.results.landscapes import write_landscapes
 from advtrain.results.outcomes import write_outcomes
 from advtrain.results.probes import write_probes
 
@@ -85,6 +88,13 @@ VERIFIED = (range(12, 19), range(13, 19))
 CERTIFICATES = ("ibp-linf-0.1", "smoothing_025-l2")
 PROBE = "gradients"
 
+# By how much the loss around an example rises per budget along its gradient; across, it is a
+# parabola. The second example of fgsm_mixed has a gradient of 0.
+SLOPES = {"natural": 4.0, "pgd_at": 1.0, "fgsm_mixed": 2.0}
+PICTURED = 2
+SIDE = 5
+LEARNT = ("pgd_at", 0.2)
+
 NAMES = ("circle", "cross", "dot", "line")
 SHAPE = (1, 3, 3)
 # The places of the examples in the test split, which is in another order than the rows.
@@ -130,6 +140,8 @@ def study_info(**changes: object) -> dict[str, object]:
         "certificates": [],
         "attack_sources": {},
         "strict": False,
+        "data_set": {"name": "blobs", "module": "blobs", "parameters": {}, "split": {}},
+        "published": {},
         "failures": [],
         **changes,
     }
@@ -164,6 +176,13 @@ def write_rich_tree(root: Path, study: str = STUDY) -> None:
         write_probe(root, study, cell)
 
 
+def read_pictured_records(root: Path, study: str = STUDY) -> list[CellRecord]:
+    return [
+        read_cell(root, study, cell, evaluations(method, epsilon), (), (PROBE,))
+        for cell, method, epsilon, _ in cells()
+    ]
+
+
 def read_rich_records(root: Path, study: str = STUDY) -> list[CellRecord]:
     records = []
     for cell, method, epsilon, _ in cells():
@@ -176,10 +195,13 @@ def read_rich_records(root: Path, study: str = STUDY) -> list[CellRecord]:
 
 
 def write_pictured_tree(root: Path, study: str = STUDY) -> None:
-    """Write the whole study, with the test split and the images of every evaluation by PGD."""
+    """Write the whole study, with all that its pictures are made of."""
     write_tree(root, study)
-    write_test_split(root)
+    write_splits(root)
     for cell, method, epsilon, _ in cells():
+        write_probe(root, study, cell)
+        if (method, epsilon) == LEARNT:
+            write_values(root, study, cell)
         for name in evaluations(method, epsilon):
             if name.startswith("pgd_20"):
                 keep_images(root, study, cell, name)
@@ -200,21 +222,47 @@ def attacked(place: int, epsilon: float, shape: tuple[int, ...] = SHAPE) -> np.n
     return np.clip(pixels(place, shape) / np.float32(255) + sign * epsilon, 0, 1)
 
 
-def write_test_split(root: Path, shape: tuple[int, ...] = SHAPE) -> None:
-    """Write the test images, and what is said of them."""
+def write_splits(root: Path, shape: tuple[int, ...] = SHAPE) -> None:
+    """Write the test images, the same as a training split, and what is said of them."""
     images = [pixels(place, shape).tobytes() for place in SPLIT.tolist()]
-    columns = {
-        "example": pa.array(SPLIT + 1000, pa.int64()),
-        "label": pa.array(SPLIT % CLASSES, pa.int16()),
-        "image": pa.array(images, pa.binary(len(images[0]))),
-    }
-    batch = pa.RecordBatch.from_pydict(columns)
-    path = prepared(root) / "test.arrow"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    sha256 = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-    write_json(path.with_name("dataset.json"), {"classes": NAMES, "sha256": sha256})
+    folder = prepared(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    sha256 = {}
+    for name, first in (("test", 1000), ("train", 0)):
+        columns = {
+            "example": pa.array(SPLIT + first, pa.int64()),
+            "label": pa.array(SPLIT % CLASSES, pa.int16()),
+            "image": pa.array(images, pa.binary(len(images[0]))),
+        }
+        batch = pa.RecordBatch.from_pydict(columns)
+        path = folder / f"{name}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        sha256[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    facts = {"classes": NAMES, "channels": shape[0], "size": shape[1], "sha256": sha256}
+    write_json(folder / "dataset.json", facts)
+
+
+def write_values(root: Path, study: str, cell: str) -> None:
+    """Put budgets beside a training that was written: example i has i * epoch / 100 in the end.
+
+    Half of them have none after the first epoch; the last one is of no split.
+    """
+    place, epochs = np.arange(EXAMPLES + 1), np.arange(1, EPOCHS + 1)
+    values = np.outer(epochs, place) / 100
+    values[0, : EXAMPLES // 2] = 0
+    table = pa.table(
+        {
+            "example": np.tile(place, EPOCHS),
+            "epoch": np.repeat(epochs, len(place)),
+            "epsilon": values.ravel(),
+        }
+    )
+    folder = root / "results" / "train" / study / cell
+    write_table(folder / "examples.parquet", table)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["outputs"][f"results/train/{study}/{cell}/examples.parquet"] = {"size": 1}
+    write_json(folder / "manifest.json", manifest)
 
 
 def keep_images(
@@ -462,6 +510,7 @@ def write_probe(root: Path, study: str, cell: str) -> None:
         "study": study,
     }
     write_probes(folder / "probes.parquet", columns, stamps)
+    write_landscapes(folder / "landscapes.parquet", *landscape(cell), stamps)
     write_json(folder / "timing.json", {"seconds": 0.125, "device": "cpu"})
     manifest = {
         "stage": "probe",
@@ -482,6 +531,30 @@ def write_probe(root: Path, study: str, cell: str) -> None:
         "environment": {},
     }
     write_json(folder / "manifest.json", manifest)
+
+
+def landscape(cell: str) -> tuple[dict[str, np.ndarray], dict[str, str | float]]:
+    """Return the loss around the first examples of the split, and what the rows share.
+
+    It rises along the gradient and is a parabola across; a gradient of 0 has no direction.
+    """
+    method, *budget = cell.split("-")[:-1]
+    epsilon = float(budget[1]) if budget else EPSILONS[-1]
+    offsets = np.linspace(-2, 2, SIDE)
+    rise = SLOPES[method] * (offsets[None, :] + 2) + offsets[:, None] ** 2
+    example = SPLIT[:PICTURED]
+    gradient = np.stack([pixels(place) / 255 for place in example.tolist()])
+    gradient[1] *= method != "fgsm_mixed"
+    columns = {
+        "example": example + 1000,
+        "label": example % CLASSES,
+        "prediction": example % CLASSES,
+        "label_name": np.array([NAMES[place % CLASSES] for place in example.tolist()]),
+        "image": np.stack([pixels(place) for place in example.tolist()]),
+        "gradient": (gradient * SLOPES[method]).astype(np.float32),
+        "loss": np.stack([rise] * PICTURED).astype(np.float32),
+    }
+    return columns, {"cell": cell, "norm": "linf", "epsilon": epsilon, "reach": 2.0}
 
 
 def write_json(path: Path, value: object) -> None:

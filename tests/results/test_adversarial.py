@@ -30,7 +30,7 @@ def one_cell(root: Path) -> Path:
     """Write one attacked cell with its images; return the attack's folder."""
     synthetic.write_training(root, STUDY, CELL, "pgd_at", 0.2, 0)
     synthetic.write_evaluation(root, STUDY, CELL, ATTACK, "pgd_at", 0.2, 0)
-    synthetic.write_test_split(root)
+    synthetic.write_splits(root)
     synthetic.keep_images(root, STUDY, CELL, ATTACK)
     return root / "results/attack" / STUDY / CELL / ATTACK
 

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from advtrain.graph.nodes import COLLECTED
 from advtrain.results.collect import (
+    TABLES,
     CellRecord,
     Collected,
     MixedStampsError,
@@ -19,6 +21,7 @@ from advtrain.results.collect import (
     write_collected,
 )
 from advtrain.results.files import DamagedFileError, write_table
+from advtrain.results.landscapes import LANDSCAPES
 from advtrain.results.outcomes import read_outcomes
 from advtrain.results.schema import PREFIX
 from tests.results import synthetic
@@ -106,9 +109,14 @@ def test_the_order_of_the_cells_does_not_matter(
     assert [path.name for path in first] == [
         *("outcomes.parquet", "cells.parquet", "histories.parquet", "costs.parquet"),
         *("certified.parquet", "probes.parquet", "adversarial.parquet"),
+        *("landscapes.parquet", "example_values.parquet", "extremes.parquet"),
     ]
     for ours, theirs in zip(first, second, strict=True):
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_the_graph_declares_every_table() -> None:
+    assert COLLECTED == TABLES
 
 
 def test_what_was_written_is_read(tmp_path: Path, collected: Collected) -> None:
@@ -116,6 +124,13 @@ def test_what_was_written_is_read(tmp_path: Path, collected: Collected) -> None:
     found = read_collected(tmp_path)
     assert found.outcomes.equals(collected.outcomes)
     assert found.histories.equals(collected.histories)
+    # What the figures alone need may be left out, and nothing else.
+    (tmp_path / "landscapes.parquet").unlink()
+    assert read_collected(tmp_path).landscapes.equals(LANDSCAPES.empty_table())
+    (tmp_path / "certified.parquet").rename(tmp_path / "hidden")
+    with pytest.raises(FileNotFoundError, match="certified.parquet"):
+        read_collected(tmp_path)
+    (tmp_path / "hidden").rename(tmp_path / "certified.parquet")
     write_table(tmp_path / "cells.parquet", pa.table({"cell": ["a"]}))
     with pytest.raises(DamagedFileError, match=r"cells.parquet: expected the columns cell, label"):
         read_collected(tmp_path)

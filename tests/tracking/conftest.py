@@ -11,7 +11,7 @@ from tests.tracking.tracked_repository import TrackedRepository
 
 @pytest.fixture(autouse=True)
 def _only_the_repository(monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "ADVTRAIN_STORE"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_UI", "DVC_ROOT", "ADVTRAIN_STORE"):
         monkeypatch.delenv(name, raising=False)
 
 

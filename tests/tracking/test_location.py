@@ -6,7 +6,9 @@ from advtrain.tracking.location import (
     database,
     ledger_path,
     lock_path,
+    start_command,
     tracking_uri,
+    web_address,
     without_password,
 )
 
@@ -63,3 +65,18 @@ def test_each_copy_and_each_place_has_its_own_ledger(tmp_path):
 def test_passwords_are_taken_out():
     text = "http://me:secret@host/x and postgresql://you:hidden@db failed"
     assert without_password(text) == "http://***@host/x and postgresql://***@db failed"
+
+
+def test_the_runs_are_looked_at_where_mlflow_serves_them(monkeypatch):
+    assert web_address("sqlite:////repository/mlflow.db") == "http://127.0.0.1:5000"
+    assert web_address("http://me:secret@tracking:8080/") == "http://tracking:8080"
+    monkeypatch.setenv("MLFLOW_UI", "https://runs.example/mlflow/")
+    assert web_address("sqlite:////repository/mlflow.db") == "https://runs.example/mlflow"
+
+
+def test_the_command_that_shows_the_runs_names_no_password(tmp_path):
+    assert start_command(tmp_path, tracking_uri(tmp_path)) == "mlflow ui"
+    assert start_command(tmp_path, "http://me:secret@tracking:8080") == ""
+    for elsewhere in ("sqlite:////elsewhere/mlflow.db", "postgresql://me:secret@host/runs"):
+        command = start_command(tmp_path, elsewhere)
+        assert command == 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"'

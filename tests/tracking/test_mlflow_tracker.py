@@ -13,6 +13,7 @@ from advtrain.tracking.ledger import Ledger
 from advtrain.tracking.location import ledger_path, lock_path
 from advtrain.tracking.mlflow_tracker import MlflowTracker
 from advtrain.tracking.reconcile import Reconciled, reconcile, reconcile_mlflow
+from tests.tracking import reported_study
 from tests.tracking.shown import shown, without_ids
 from tests.tracking.tracked_repository import (
     CELL,
@@ -94,6 +95,9 @@ def test_a_finished_cell_is_a_run_and_its_evaluation_a_child(tracked):
         "recipe.warm_up": "null",
         "seed": "0",
     }
+    described = training["tags"].pop("mlflow.note.content")
+    assert f"`reports/index.html#lineage-digits-{CELL}`" in described
+    assert f"`snakemake --cores all -- .pipeline/fresh/train/digits/{CELL}`" in described
     assert training["tags"] == {
         "advtrain.stage": "train",
         "advtrain.key": KEY,
@@ -119,7 +123,7 @@ def test_a_finished_cell_is_a_run_and_its_evaluation_a_child(tracked):
         "epochs": 3.0,
         "parameters": 1234.0,
         "seconds": 7.75,
-        f"robust_accuracy/{EVALUATION}": 0.6,
+        "robust_accuracy/pgd_20": 0.6,
     }
     assert training["datasets"][0][:2] == ("digits", "f" * 16)
     assert json.loads(training["datasets"][0][2])["tags"]["path"] == "data/prepared/digits"
@@ -177,7 +181,7 @@ def test_an_evaluation_joins_the_run_of_its_training(tracked):
     runs = shown(tracked.uri)
     assert runs[TRAINING]["id"] == before
     assert {runs[CHILD]["parent"], runs[f"digits/{'f' * 16}"]["parent"]} == {KEY}
-    assert runs[TRAINING]["latest"]["robust_accuracy/fgsm-linf-0.2"] == 0.8
+    assert runs[TRAINING]["latest"]["robust_accuracy/fgsm"] == 0.8
 
 
 def test_a_changed_parameter_is_a_new_run_and_the_old_one_is_found_again(tracked):
@@ -207,8 +211,8 @@ def test_a_key_that_only_the_store_still_has_is_delivered(tracked):
     runs = shown(tracked.uri)
     assert runs.keys() == {TRAINING, CHILD, f"digits/{'2' * 16}", f"digits/{'3' * 16}"}
     assert runs[CHILD]["parent"] == KEY
-    assert runs[TRAINING]["latest"][f"robust_accuracy/{EVALUATION}"] == 0.6
-    assert runs[f"digits/{'2' * 16}"]["latest"][f"robust_accuracy/{EVALUATION}"] == 0.2
+    assert runs[TRAINING]["latest"]["robust_accuracy/pgd_20"] == 0.6
+    assert runs[f"digits/{'2' * 16}"]["latest"]["robust_accuracy/pgd_20"] == 0.2
 
 
 def test_without_the_ledger_nothing_is_logged_twice(tracked):
@@ -449,3 +453,120 @@ def test_a_run_that_mlflow_does_not_take_is_named_and_the_others_are_shown(track
     assert (done.delivered, done.pending) == (1, 1)
     assert done.cause.startswith(f"the run digits/{CELL} was refused (")
     assert shown(tracked.uri)[f"digits/{'9' * 16}"]["status"] == "FINISHED"
+
+
+@pytest.fixture(scope="module")
+def reported_tree(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reported")
+    reported_study.write_reported(root)
+    # One cell's runs show what those of all would.
+    for folder in (*root.glob("results/train/*/*"), *root.glob("results/attack/*/*")):
+        if folder.name != reported_study.CELL:
+            shutil.rmtree(folder)
+    return root
+
+
+@pytest.fixture
+def reported(reported_tree, tmp_path, give_database):
+    """A repository in which the synthetic study has been reported on, with an empty database."""
+    return give_database(TrackedRepository(shutil.copytree(reported_tree, tmp_path / "reported")))
+
+
+SUMMARY = f"{reported_study.STUDY}/{reported_study.TABLES_KEY}"
+
+
+def files_of(repository):
+    """Return the text of each file that the summary's run shows, by its name."""
+    folder = (
+        repository.root / "mlruns" / reported_study.STUDY / shown(repository.uri)[SUMMARY]["id"]
+    )
+    paths = [path for path in (folder / "artifacts").rglob("*") if path.is_file()]
+    return {path.relative_to(folder / "artifacts").as_posix(): path for path in paths}
+
+
+def test_a_study_has_a_run_with_its_tables_figures_and_report(reported):
+    from mlflow import MlflowClient
+
+    assert reconcile_mlflow(reported.root).pending == 0
+    run = shown(reported.uri)[SUMMARY]
+    assert run["status"] == "FINISHED"
+    assert run["latest"]["worst_case_accuracy/pgd_at-linf-0.1"] == 0.5
+    files = files_of(reported)
+    assert files["index.html"].read_text(encoding="utf-8") == "the page"
+    assert {"tables/fake/results.md", "figures/fake/trade_off.svg"} <= files.keys()
+    experiment = MlflowClient(reported.uri).get_experiment_by_name("fake")
+    assert experiment.tags["mlflow.note.content"] == "Accuracies that can be counted by hand."
+    assert "robust_accuracy/cw_20" in experiment.tags["mlflow.sharedViewState.results"]
+
+
+def test_files_are_given_to_mlflow_once_and_again_if_they_change(reported):
+    reconcile_mlflow(reported.root)
+    page = files_of(reported)["index.html"]
+    page.write_text("of MLflow's own", encoding="utf-8")
+    reconcile_mlflow(reported.root, everything=True)
+    assert page.read_text(encoding="utf-8") == "of MLflow's own"
+    (reported.root / "reports/index.html").write_text("another page", encoding="utf-8")
+    reported_study.describe(reported.root)
+    assert reconcile_mlflow(reported.root).delivered == 1
+    assert page.read_text(encoding="utf-8") == "another page"
+
+
+def test_files_of_which_a_part_was_given_are_given_again(reported, monkeypatch):
+    from mlflow import MlflowClient
+
+    def cut_short(client, run, folder):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "log_artifacts", cut_short)
+        done = reconcile_mlflow(reported.root)
+    assert done.pending == 1
+    assert "the disk is full" in done.cause
+    assert reconcile_mlflow(reported.root) == Reconciled(1, 0, "")
+    assert "index.html" in files_of(reported)
+
+
+def test_new_tables_are_a_new_run_and_describe_the_experiment_anew(reported):
+    from mlflow import MlflowClient
+
+    reconcile_mlflow(reported.root)
+    tables = reported.root / "reports/tables/fake/manifest.json"
+    reported_study.describe(reported.root, tables="6" * 16)
+    content = json.loads(tables.read_text(encoding="utf-8"))
+    content["params"]["description"] = "In other words."
+    tables.write_text(json.dumps(content), encoding="utf-8")
+    assert reconcile_mlflow(reported.root) == Reconciled(1, 0, "")
+    assert {SUMMARY, f"fake/{'6' * 16}"} <= shown(reported.uri).keys()
+    experiment = MlflowClient(reported.uri).get_experiment_by_name("fake")
+    assert experiment.tags["mlflow.note.content"] == "In other words."
+
+
+def test_a_rebuild_of_a_reported_study_equals_the_original(reported, give_database, tmp_path):
+    tables = reported.root / "reports/tables"
+    tables.rename(reported.root / "later")
+    reconcile_mlflow(reported.root)
+    (reported.root / "later").rename(tables)
+    reconcile_mlflow(reported.root)
+    clone = TrackedRepository(tmp_path / "clone")
+    clone.root.mkdir()
+    give_database(clone)
+    for folder in ("results", "reports"):
+        shutil.copytree(reported.root / folder, clone.root / folder)
+    assert reconcile_mlflow(clone.root, everything=True).pending == 0
+    assert without_ids(shown(clone.uri)) == without_ids(shown(reported.uri))
+    assert files_of(clone).keys() == files_of(reported).keys()
+
+
+def test_the_page_of_the_runs_leads_to_each_of_them(reported):
+    reconcile_mlflow(reported.root)
+    page = reported.root / "reports/runs.html"
+    text = page.read_text(encoding="utf-8")
+    for name, run in shown(reported.uri).items():
+        assert f'id="{name}"' in text
+        assert f"/runs/{run['id']}?" in text
+    written = page.stat().st_mtime_ns
+    reconcile_mlflow(reported.root)
+    assert page.stat().st_mtime_ns == written
+    page.unlink()
+    reconcile_mlflow(reported.root)
+    assert page.read_text(encoding="utf-8") == text

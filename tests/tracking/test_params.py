@@ -21,6 +21,11 @@ def test_a_natural_cell_has_neither_norm_nor_epsilon():
     assert not {"threat", "norm", "epsilon"} & columns.keys()
 
 
+def test_a_budget_is_written_as_it_is_spoken_of():
+    threat = {"norm": "linf", "epsilon": 8 / 255}
+    assert flatten({"threat": threat}) == {"norm": "linf", "epsilon": "8/255"}
+
+
 def test_what_is_not_text_is_json():
     assert flatten({"seed": 3, "flip": True, "epochs": [1, 2], "text": "as it is"}) == {
         "seed": "3",

@@ -187,6 +187,54 @@ def test_the_rate_of_an_evaluation_and_its_memory_are_shown(repository):
     assert curve(child, "memory/peak_bytes") == [(0, START + 60.0, 4096.0)]
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "column"),
+    [
+        ("pgd_20-linf-0.2", "pgd_20"),
+        ("pgd_20-linf-0.2-best", "pgd_20-best"),
+        ("pgd_20-linf-0.3", "pgd_20-linf-0.3"),
+        ("pgd_20-l2-0.2", "pgd_20-l2-0.2"),
+        ("rotations-spatial", "rotations"),
+    ],
+)
+def test_a_column_is_named_after_the_attack_where_the_budget_is_the_cells_own(
+    repository, evaluation, column
+):
+    repository.train()
+    repository.evaluate(evaluation)
+    assert numbers(records(repository)[0])[f"robust_accuracy/{column}"] == 0.6
+
+
+def test_a_cell_without_a_budget_has_a_column_for_each(repository):
+    repository.train("natural-s0")
+    repository.evaluate(cell="natural-s0")
+    assert numbers(records(repository)[0])["robust_accuracy/pgd_20-linf-0.2"] == 0.6
+
+
+def test_the_means_can_be_read(repository):
+    repository.train()
+    repository.certify(prediction=[0, 0, 1], radius=[0.5, 0.0, 0.0])
+    _, child = records(repository)
+    assert numbers(child)["certified_accuracy"] == 0.666667
+
+
+def test_a_run_says_where_its_lineage_is_and_how_to_make_it_again(repository):
+    repository.train(status="collapsed", cause="the loss is not finite")
+    repository.evaluate()
+    training, child = records(repository)
+    assert training.description.startswith("**collapsed**: the loss is not finite\n")
+    for record, place in ((training, f"train/digits/{CELL}"), (child, f"attack/digits/{CELL}")):
+        assert f"`reports/index.html#lineage-digits-{CELL}`" in record.description
+        assert f"`snakemake --cores all -- .pipeline/fresh/{place}" in record.description
+    assert f"/{EVALUATION}`" in child.description
+
+
+def test_a_job_that_failed_says_why_in_its_description(repository):
+    repository.progress("failed", pid=1, cause="no memory")
+    (record,) = records(repository)
+    assert record.description.startswith("**failed**: no memory\n")
+
+
 def test_a_certificate_is_a_child_and_a_column_of_its_training(repository):
     repository.train()
     # Right and proved twice, abstained from, and wrong though proved.
@@ -206,7 +254,7 @@ def test_a_certificate_is_a_child_and_a_column_of_its_training(repository):
             "mean_backward_passes": 0.0,
         }
     )
-    assert numbers(training)[f"certified_accuracy/{CERTIFICATE}"] == 0.5
+    assert numbers(training)["certified_accuracy/smoothing_025"] == 0.5
 
 
 def test_a_certificate_at_a_budget_counts_what_reaches_it(repository):

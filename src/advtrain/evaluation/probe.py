@@ -54,9 +54,9 @@ def probe(
 
     def probed(batch: Split) -> dict[str, Tensor]:
         x, y = images_of(batch), batch.labels
-        logits, gradient = _gradient(model, x, y, cross_entropy)
-        again, repeated = _gradient(model, x, y, cross_entropy)
-        _, of_margin = _gradient(model, x, y, margin)
+        logits, gradient = input_gradient(model, x, y, cross_entropy)
+        again, repeated = input_gradient(model, x, y, cross_entropy)
+        _, of_margin = input_gradient(model, x, y, margin)
         low, high = logits.amin(1) >= 0, logits.amax(1) <= 1
         return {
             "example": batch.example,
@@ -75,10 +75,20 @@ def probe(
         return rows_of(model, split, COLUMNS, probed, device, batch_size, on_batch)
 
 
-def _gradient(
+def input_gradient(
     model: nn.Module, x: Tensor, y: Tensor, objective: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the logits and the flat input gradients, 0 where there is no path to the input."""
+    """Return the logits and the flat input gradients, 0 where there is no path to the input.
+
+    Args:
+        model: in the mode that it is to be looked at in.
+        x: (N, C, H, W).
+        y: (N,) labels.
+        objective: logits (N, K) and labels to (N,) values.
+
+    Returns:
+        (N, K) and (N, C * H * W).
+    """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(x)

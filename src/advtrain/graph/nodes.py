@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from advtrain.graph.files import file_digests
+from advtrain.graph.references import Reference, references
 from advtrain.params import quantities
 from advtrain.params.reader import ParamsError
 from advtrain.params.schema import Entry, Epsilon, Params, Study
@@ -35,18 +36,32 @@ CELL_STAGES = ("train", "attack", "certify", "probe")
 the store."""
 TABLES = (
     *("results", "costs", "curve", "selection", "methods", "certified"),
-    *("comparisons", "overlap", "transformed", "audits"),
+    *("comparisons", "overlap", "transformed", "audits", "published", "claims"),
 )
-FIGURES = ("accuracy_epsilon", "training_curves", "trade_off", "adversarial_examples")
-COLLECTED = ("outcomes", "cells", "histories", "costs", "certified", "probes", "adversarial")
+FIGURES = (
+    *("accuracy_epsilon", "training_curves", "trade_off", "cost_passes", "cost_time"),
+    *("attack_overlap", "class_accuracy", "certified_radius", "loss_surface", "input_gradients"),
+    *("adapted_budgets", "adversarial_examples"),
+)
+COLLECTED = (
+    *("outcomes", "cells", "histories", "costs", "certified", "probes"),
+    *("adversarial", "landscapes", "example_values", "extremes"),
+)
+PLOTS = ("accuracy_epsilon", "training_curves", "trade_off")
+"""What DVC draws, of all studies."""
+TIMED = ("costs", "cost_time")
+"""The tables and figures of measured times, which differ from run to run."""
 TABLE_FORMATS = ("md", "csv", "tex", "parquet")
 FIGURE_FORMATS = ("svg", "pdf", "png")
 TEMPLATES = "src/advtrain/reporting/templates"
-CLAIMS = "src/advtrain/published/claims.yaml"
+PUBLISHED = ("src/advtrain/published", "src/advtrain/published/registry")
+"""Where the published claims and numbers are, as YAML files."""
 BALLS = ("linf", "l2", "l1")
 """The norms that come with a budget."""
 PROBED = 200
 """How many test examples a probe looks at."""
+PICTURED = 4
+"""Around how many of them the loss is shown."""
 OWN_RADIUS_NORM = "l2"
 """The norm of the radius that a certificate finds by itself (randomised smoothing)."""
 
@@ -174,13 +189,26 @@ class Graph:
         recall(root)
         for study in (params.studies[name] for name in params.run):
             self._study(study)
+        try:
+            kept = [one for one in references(root) if one.study in params.studies]
+        except ValueError as error:
+            raise ParamsError(str(error)) from None
+        for one in kept:
+            self._reference(one)
         report = self._node(
             "report",
             "all",
-            params={"studies": [_shown(params.studies[name], params) for name in params.run]},
-            roots=("pipeline/steps/report.py", CLAIMS, *self._templates()),
+            params={
+                "studies": [_shown(params.studies[name], params) for name in params.run],
+                "references": [self._shown_reference(one) for one in kept],
+            },
+            roots=("pipeline/steps/report.py", *self._published(), *self._templates()),
             folder="reports",
-            outputs=("reports/index.html", "reports/metrics.json"),
+            outputs=(
+                *(f"reports/{file}" for file in ("index.html", "metrics.json", "paper.tex")),
+                *(f"reports/numbers/{name}.tex" for name in params.run),
+                *(f"reports/plots/{name}.csv" for name in PLOTS),
+            ),
             inputs=tuple(
                 n for s in ("prepare", "collect", "tables", "figures") for n in self.stage(s)
             ),
@@ -248,6 +276,10 @@ class Graph:
         found = (self.root / TEMPLATES).glob("*")
         return tuple(sorted(f"{TEMPLATES}/{p.name}" for p in found if p.is_file()))
 
+    def _published(self) -> tuple[str, ...]:
+        found = (path for folder in PUBLISHED for path in (self.root / folder).glob("*.yaml"))
+        return tuple(sorted(path.relative_to(self.root).as_posix() for path in found))
+
     def _prepare(self, name: str) -> Node:
         if f"prepare:{name}" in self.nodes:
             return self.nodes[f"prepare:{name}"]
@@ -281,7 +313,7 @@ class Graph:
                     certificates[cell.name] = list(
                         self._certificates(study, data, cell, method, epsilon)
                     )
-                    probes[cell.name] = [self._probe(study, data, cell)]
+                    probes[cell.name] = [self._probe(study, data, cell, epsilon)]
         collect = self._node(
             "collect",
             study.name,
@@ -305,21 +337,58 @@ class Graph:
                 ),
             ),
         )
+        self._rendered(study.name, _shown(study, self.params), (collect, data))
+
+    def _reference(self, reference: Reference) -> None:
+        """Add a reference run, whose rows are committed.
+
+        It stands beside the study's own rows, or for them if the study is not run here.
+        """
+        folder = f"results/collect/{reference.name}"
+        collect = self._node(
+            "collect",
+            reference.name,
+            params={"folder": reference.folder, "files": dict(reference.files)},
+            roots=("pipeline/steps/reference.py",),
+            folder=folder,
+            outputs=tuple(f"{folder}/{one}.parquet" for one in COLLECTED),
+            step="reference",
+        )
+        if reference.study not in self.params.run:
+            self._rendered(reference.name, self._shown_reference(reference), (collect,))
+
+    def _shown_reference(self, reference: Reference) -> dict[str, Any]:
+        shown = _shown(self.params.studies[reference.study], self.params)
+        facts = {
+            "reference": reference.words,
+            "classes": reference.facts["classes"],
+            "environment": reference.facts["environment"],
+        }
+        return shown | facts | {"name": reference.name}
+
+    def _rendered(self, name: str, shown: Mapping[str, Any], inputs: tuple[Node, ...]) -> None:
+        """Add the tables and figures of collected rows."""
         for stage, kinds, endings in (
             ("tables", TABLES, TABLE_FORMATS),
             ("figures", FIGURES, FIGURE_FORMATS),
         ):
-            folder = f"reports/{stage}/{study.name}"
+            folder = f"reports/{stage}/{name}"
             outputs = tuple(f"{folder}/{kind}.{ending}" for kind in kinds for ending in endings)
+            if stage == "tables":  # a reference run has no cells here, and no cards
+                cells = inputs[0].params.get("cells", {})
+                outputs += tuple(f"{folder}/cards/{cell}.md" for cell in cells)
             self._node(
                 stage,
-                study.name,
-                params=_shown(study, self.params),
-                roots=(f"pipeline/steps/{stage}.py", *([CLAIMS] if stage == "tables" else [])),
+                name,
+                params=shown,
+                roots=(
+                    f"pipeline/steps/{stage}.py",
+                    *(self._published() if stage == "tables" else ()),
+                ),
                 folder=folder,
                 outputs=outputs,
-                volatile=tuple(one for one in outputs if one.startswith(f"{folder}/costs")),
-                inputs=(collect, data),
+                volatile=tuple(one for one in outputs if Path(one).stem in TIMED),
+                inputs=inputs,
             )
 
     def _train(
@@ -448,9 +517,13 @@ class Graph:
         seed = cell.params["seed"]
         return self._train(study, data, method, budget, seed if seed in seeds else seeds[0])
 
-    def _probe(self, study: Study, data: Node, cell: Node) -> Node:
-        """Add the look at a cell's gradients, which the audits need."""
+    def _probe(self, study: Study, data: Node, cell: Node, epsilon: Epsilon | None) -> Node:
+        """Add the look at a cell's gradients, which the audits need, and at its loss around images.
+
+        The loss is shown in units of the cell's budget; of the study's largest if it has none.
+        """
         model = self.params.models[study.model]
+        budget = epsilon.value if epsilon else max(one.value for one in study.epsilons)
         folder = f"results/probe/{cell.name}/gradients"
         return self._node(
             "probe",
@@ -461,10 +534,15 @@ class Graph:
                 "model": self._with_files("models", model),
                 "weights": "last",
                 "examples": PROBED,
+                "pictured": PICTURED,
+                "threat": {"norm": study.norm, "epsilon": budget},
             },
             roots=("pipeline/steps/probe.py", f"src/advtrain/models/{model.module}.py"),
             folder=folder,
-            outputs=(f"{folder}/probes.parquet", f"{folder}/timing.json"),
+            outputs=tuple(
+                f"{folder}/{file}"
+                for file in ("probes.parquet", "landscapes.parquet", "timing.json")
+            ),
             volatile=(f"{folder}/timing.json",),
             unkeyed={**self._device(), "batch_size": study.attack_batch_size},
             inputs=(cell, data),
@@ -629,4 +707,6 @@ def _shown(study: Study, params: Params) -> dict[str, Any]:
             a: source for a in study.attacks if (source := params.attacks[a].upstream.get("source"))
         },
         "strict": study.strict,
+        "data_set": _data_set(params.datasets[study.dataset]),
+        "published": {m: list(names) for m, names in study.published.items()},
     }

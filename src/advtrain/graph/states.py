@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from advtrain.graph.dotted import changed
 from advtrain.graph.nodes import CELL_STAGES, Graph, Node
 from advtrain.graph.records import Manifest, absent_outputs, outputs_digest, read_manifest
 
@@ -21,14 +21,6 @@ FOLDERS = (
     ("checkpoints", 2),
 )
 WEIGHTS = "checkpoints/"
-SECTIONS = {
-    "dataset": "datasets",
-    "model": "models",
-    "method": "methods",
-    "recipe": "recipes",
-    "attack": "attacks",
-    "certificate": "certificates",
-}
 
 
 @dataclass(frozen=True)
@@ -104,11 +96,8 @@ def _failure(node: Node) -> str:
 
 def _why(node: Node, manifest: Manifest) -> Iterator[str]:
     """Say which parameter, code or input changed, from what to what."""
-    before, now = flatten(manifest["params"]), flatten(node.params)
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name, "absent") != now.get(name, "absent"):
-            place = _place(name, node.params)
-            yield f"{place}: {before.get(name, 'absent')} -> {now.get(name, 'absent')}"
+    for name, (before, now) in changed(manifest["params"], node.params).items():
+        yield f"{name}: {before} -> {now}"
     for file in sorted(manifest["code"].keys() | node.code.keys()):
         if file not in node.code:
             yield f"code: {file} is no longer used"
@@ -126,28 +115,6 @@ def _why(node: Node, manifest: Manifest) -> Iterator[str]:
             yield f"input: {upstream.id} changed"
     for id in sorted(recorded.keys() - {upstream.id for upstream in node.inputs}):
         yield f"input: {id} is no longer read"
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Turn nested parameters into dotted names."""
-    if isinstance(value, Mapping) and value:
-        found: dict[str, Any] = {}
-        for name, one in value.items():
-            found |= flatten(one, f"{prefix}.{name}" if prefix else str(name))
-        return found
-    if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-        return flatten({str(one.get("name", i)): one for i, one in enumerate(value)}, prefix)
-    return {prefix: value}
-
-
-def _place(name: str, params: Mapping[str, Any]) -> str:
-    """Turn `method.parameters.beta` into the place in `params.yaml`: `methods.trades.beta`."""
-    kind, _, rest = name.partition(".")
-    group, _, parameter = rest.partition(".")
-    entry = params.get(kind)
-    if kind in SECTIONS and group in ("parameters", "split") and isinstance(entry, Mapping):
-        return f"{SECTIONS[kind]}.{entry['name']}.{parameter}"
-    return name
 
 
 def orphans(graph: Graph) -> list[Path]:

@@ -1,6 +1,7 @@
 """`params.yaml` -> `Params`: the one place that owns types, ranges and their error messages."""
 
 import difflib
+import functools
 import itertools
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -14,6 +15,7 @@ import yaml
 from advtrain.params import quantities
 from advtrain.params.schema import PUBLISHED, Curve, Entry, Epsilon, Params, Study
 from advtrain.params.signatures import (
+    PACKAGE,
     Parameter,
     Value,
     is_trained,
@@ -43,6 +45,7 @@ STUDY = (
     *("title", "description", "dataset", "model", "recipe", "norm", "epsilons", "methods"),
     *("seeds", "attacks", "curve", "weights", "attack_examples", "attack_batch_size"),
     *("certificates", "certify_examples", "attack_precision", "keep_adversarial", "audits"),
+    "published",
 )
 ROLES = {"methods": ("teacher", "start"), "attacks": ("source",)}
 NORMS = ("linf", "l2", "l1")
@@ -113,6 +116,19 @@ def read(path: Path, config: Mapping[str, Any] | None = None) -> Params:
     """
     found = load_yaml(path)
     return _Reader(path.name).params(dict(config) if config is not None else found)
+
+
+@functools.cache
+def published_trainings() -> tuple[str, ...]:
+    """List the trainings of the registry of published numbers: `work/name`.
+
+    The registry stands below the parameters, so that its files are read and not its module.
+    """
+    return tuple(
+        f"{path.stem}/{name}"
+        for path in sorted((PACKAGE / "published/registry").glob("*.yaml"))
+        for name in load_yaml(path).get("trainings", {})
+    )
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
@@ -480,6 +496,7 @@ class _Reader:
                 sections["certificates"],
             ),
             certify_examples=read(certify),  # type: ignore[arg-type]
+            published=self.published(f"{place}.published", values.get("published"), methods),
         )
 
     def upstream_in_study(
@@ -566,6 +583,37 @@ class _Reader:
                 self.problem(place, f": there is no certificate {name!r}{mend}")
             found[name] = self.names(f"{place}.{name}", of, methods, "method of this study")
         return found
+
+    def published(
+        self, place: str, given: Any, methods: tuple[str, ...]
+    ) -> dict[str, tuple[str, ...]]:
+        """Read `published: {pgd_at: free/pgd_at, trades: [trades/trades, lesson/trades]}`."""
+        values = self.mapping(place, given)
+        self.unknown(place, values, methods)
+        found = {}
+        for method, of in values.items():
+            listed = [of] if isinstance(of, str) else of
+            if not isinstance(listed, list | tuple) or not listed:
+                self.problem(
+                    f"{place}.{method}",
+                    f": expected the name of a published training such as free/pgd_at, got {of!r}",
+                )
+                continue
+            for name in dict.fromkeys(map(str, listed)):
+                self.published_training(f"{place}.{method}", name)
+            found[method] = tuple(dict.fromkeys(map(str, listed)))
+        return found
+
+    def published_training(self, place: str, name: str) -> None:
+        """Check that the registry knows a training."""
+        known = published_trainings()
+        work, _, _ = name.partition("/")
+        if name not in known:
+            trainings = [one for one in known if one.startswith(f"{work}/")]
+            works = dict.fromkeys(one.partition("/")[0] for one in known)
+            mend = did_you_mean(name, trainings) if trainings else did_you_mean(work, works)
+            what = "training" if trainings else "work"
+            self.problem(place, f": there is no published {what} {name!r}{mend}")
 
     def known_norms(
         self,

@@ -65,6 +65,8 @@ class Study:
         attack_precision: of the attacks' passes: float32, tf32 or bfloat16.
         adversarial: the attacks whose images are kept, as float32 or float16.
         strict: a failed audit fails the build.
+        published: of a method, the trainings in the registry of published numbers that its cells
+            stand beside; the first is the one that its recipe follows.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Study:
     attack_batch_size: int
     certificates: Mapping[str, tuple[str, ...]]
     certify_examples: int | None
+    published: Mapping[str, tuple[str, ...]]
 
     def seeds_at(self, epsilon: Epsilon | None) -> tuple[int, ...]:
         """Return the seeds of a budget; without one, those of all budgets."""

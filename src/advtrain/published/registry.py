@@ -23,6 +23,13 @@ Grade = Literal["R", "S", "I", "2"]
 pull request there (I), in a text that cites it (2). What is only remembered has no grade, and does
 not enter."""
 
+GRADES: Mapping[str, str] = {
+    "R": "read in the repository",
+    "S": "read in the document",
+    "I": "read in an issue of the repository",
+    "2": "read in a text that cites it",
+}
+
 Norm = Literal["linf", "l2", "l1"]
 Mode = Literal["train", "eval"]
 Selection = Literal["last", "best_test", "best_validation"]
@@ -48,8 +55,12 @@ Compared = Literal[
     "robust_accuracy_gain",
     "seed_deviation",
     "cost_ratio",
+    "robust_accuracy_growth",
+    "step_gap",
 ]
-"""What a range is of. A drop, a gain and a ratio are against what the range names."""
+"""What a claim is of. A drop, a gain and a ratio are against what the range names. The growth is
+that with Free's replays, which ends; the gap is of the accuracies under one step and under
+several."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,7 @@ class Number:
         spread: as it is printed after the value; a standard deviation if nothing else is said.
         seeds: how many trainings the value is a mean of.
         source: `owner/repository:path`, an issue of it, or a document.
+        trained: the name of its training in the registry, `work/name`.
         training: how the network was trained, with the weights that are meant.
         note: what else the source says.
     """
@@ -177,6 +189,7 @@ class Number:
     seeds: int | None
     source: str
     grade: Grade
+    trained: str
     training: Training
     evaluation: Evaluation
     note: str | None
@@ -184,13 +197,21 @@ class Number:
 
 @dataclass(frozen=True)
 class Range:
-    """What a source says in round numbers: `about 87 %`, `7 to 20 times`.
+    """What a source claims, in round numbers (`about 87 %`, `7 to 20 times`) or of an order.
 
     Attributes:
         low: a fraction for an accuracy and its changes, a factor for a ratio; None has no bound.
         high: likewise; equal to `low` for one round number.
         against: what a drop, a gain or a ratio is against.
         quote: the words of the source.
+        methods: the modules of the methods here that it speaks of; empty if no study can show it.
+        references: likewise, of what it is against.
+        update: of the methods' weights.
+        addition: of the methods' recipe, which the references' has not: `label_smoothing`.
+        least_steps: of the attack trained on.
+        model: that it speaks of.
+        attack: the module of the attack; None for the worst case of all.
+        weights: that it speaks of; None for those that a study shows.
     """
 
     work: str
@@ -205,6 +226,16 @@ class Range:
     against: str | None = None
     dataset: str | None = None
     note: str | None = None
+    methods: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    update: Literal["plain", "awp"] = "plain"
+    addition: str | None = None
+    least_steps: int | None = None
+    model: str | None = None
+    norm: Norm | None = None
+    epsilon: float | None = None
+    attack: str | None = None
+    weights: Literal["last", "best"] | None = None
 
 
 @dataclass(frozen=True)
@@ -345,6 +376,7 @@ class _Work:
                         seeds=row.get("seeds"),
                         source=str(given["source"]),
                         grade=grade,
+                        trained=f"{self.name}/{row['training']}",
                         training=training,
                         evaluation=evaluation,
                         note=row.get("note"),
@@ -389,9 +421,10 @@ def _typed(hint: Any, value: Any) -> Any:
     if kind is float:
         return fraction(value)
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"expected a list of numbers, got {value!r}")
-        return tuple(fraction(one) for one in value)
+        texts = typing.get_args(kind)[0] is str
+        if not isinstance(value, list) or (texts and not all(isinstance(v, str) for v in value)):
+            raise ValueError(f"expected a list of {'names' if texts else 'numbers'}, got {value!r}")
+        return tuple(value) if texts else tuple(fraction(one) for one in value)
     plain = Mapping if typing.get_origin(kind) is not None else kind
     if not isinstance(value, plain) or (plain is int and isinstance(value, bool)):
         raise ValueError(f"expected {_WORDS.get(plain, 'a mapping')}, got {value!r}")

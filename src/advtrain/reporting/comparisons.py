@@ -1,5 +1,6 @@
 """Comparisons: which method withstood more than which, and where that is not known."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import pyarrow as pa
 from advtrain.reporting.budgets import expected_attacks, worst_run
 from advtrain.reporting.measure import Unit
 from advtrain.reporting.results import ResultRow
-from advtrain.reporting.statistics import Estimate, Run, difference
+from advtrain.reporting.statistics import Estimate, Run, common_places, difference
 from advtrain.reporting.study import StudyInfo
 
 LEVEL = 0.05
@@ -84,7 +85,7 @@ def mcnemar(one: Run, other: Run) -> tuple[int, int, float]:
     Returns:
         How many `one` alone has right, how many `other` alone, and the p-value in (0, 1].
     """
-    _, ours, theirs = np.intersect1d(one.example, other.example, return_indices=True)
+    ours, theirs = common_places(one.example, other.example)
     mine, yours = one.correct[ours], other.correct[theirs]
     only, lonely = int(np.sum(mine & ~yours)), int(np.sum(yours & ~mine))
     return only, lonely, min(1.0, 2 * _fair_tail(min(only, lonely), only + lonely))
@@ -161,21 +162,19 @@ def comparison_rows(results: Sequence[ResultRow], compared: Sequence[Pair]) -> l
         results: the rows of the results, whose order the rows have.
         compared: what `pairs` found.
     """
+    of_unit: dict[tuple[str, str, float], list[tuple[Pair, Unit]]] = {}
+    for pair in compared:
+        for unit, other in ((pair.one, pair.other), (pair.other, pair.one)):
+            of_unit.setdefault((unit.name, pair.norm, pair.epsilon), []).append((pair, other))
     rows = []
     for result in results:
         if not result.shown or result.norm is None or result.epsilon is None:
             continue
         sorted_: dict[str, list[Unit]] = {"better": [], "same": [], "worse": []}
-        for pair in compared:
-            here = (pair.norm, pair.epsilon) == (result.norm, result.epsilon)
-            if not here or result.unit.name not in (pair.one.name, pair.other.name):
-                continue
-            mine = pair.one.name == result.unit.name
+        for pair, other in of_unit.get((result.unit.name, result.norm, result.epsilon), ()):
             winner = pair.better
-            kind = "same"
-            if winner is not None:
-                kind = "better" if winner.name == result.unit.name else "worse"
-            sorted_[kind].append(pair.other if mine else pair.one)
+            kind = "same" if winner is None else "worse" if winner is other else "better"
+            sorted_[kind].append(other)
         if any(sorted_.values()):
             found = {kind: tuple(units) for kind, units in sorted_.items()}
             row = ComparisonRow(result.unit, result.norm, result.epsilon, result.worst, **found)
@@ -183,6 +182,7 @@ def comparison_rows(results: Sequence[ResultRow], compared: Sequence[Pair]) -> l
     return rows
 
 
+@functools.cache
 def _fair_tail(heads: int, tosses: int) -> float:
     """Return the chance of at most so many heads of a fair coin."""
     logarithms = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advtrain.reporting.measure import Unit
+from advtrain.reporting.measure import Measured, Unit
 from advtrain.reporting.study import StudyInfo
 from advtrain.results.collect import Collected
 from advtrain.results.names import EvaluationName, epsilon_text, parse_evaluation
@@ -52,12 +52,14 @@ class Gallery:
         attack: the attack, and its budget if it has one.
         budget: that the methods were trained at; None if all train without one.
         rows: the examples of each method, in the study's order.
+        cells: whose images the rows show.
         methods: how many methods have any.
     """
 
     attack: EvaluationName
     budget: float | None
     rows: tuple[tuple[Unit, tuple[Example, ...]], ...]
+    cells: tuple[Measured, ...]
     methods: int
 
     @property
@@ -129,7 +131,13 @@ def gallery(collected: Collected, grouped: Sequence[Unit], info: StudyInfo) -> G
         for unit in grouped
         if unit.epsilon in (None, budget) and shown[attack, unit.name]
     ]
-    return Gallery(attack, budget, tuple(rows[:MOST_ROWS]), len(rows))
+    seen = [next(cell for cell in unit.cells if cell.cell in kept[attack]) for unit, _ in rows]
+    return Gallery(attack, budget, tuple(rows[:MOST_ROWS]), tuple(seen[:MOST_ROWS]), len(rows))
+
+
+def short(name: str, most: int = 12) -> str:
+    """Cut the name of a class to what fits below a picture."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _example(row: dict[str, Any]) -> Example:

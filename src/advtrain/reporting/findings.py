@@ -7,7 +7,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from advtrain.reporting.measure import Evaluated
-from advtrain.reporting.statistics import Correct, Run, difference, wilson
+from advtrain.reporting.statistics import (
+    Correct,
+    Run,
+    common_places,
+    difference,
+    share,
+    wilson,
+)
 
 TOLERANCE = 0.002
 """By how much the weaker of two attacks may win: the 0.2 points beyond which AutoAttack warns of
@@ -58,7 +65,7 @@ class Left(NamedTuple):
     @property
     def accuracy(self) -> float:
         """The share of the examples that it left."""
-        return float(np.mean(self.run.correct))
+        return share(self.run.correct)
 
 
 def left(one: Evaluated) -> Left:
@@ -82,8 +89,8 @@ def stronger(strong: Left, weak: Left) -> Finding | None:
         return None
     values: dict[str, float | str] = {"mean": found.mean, "low": found.low}
     for name, one, other in (("strong", strong, weak), ("weak", weak, strong)):
-        both = np.isin(one.run.example, other.run.example)
-        values |= {name: one.name, f"{name}_accuracy": float(np.mean(one.run.correct[both]))}
+        both, _ = common_places(one.run.example, other.run.example)
+        values |= {name: one.name, f"{name}_accuracy": share(one.run.correct[both])}
     text = (
         "{strong} leaves {strong_accuracy}, {weak} {weak_accuracy}; the difference is {mean}, at "
         "least {low}"

@@ -4,16 +4,20 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 
+from advtrain.published.registry import Registry, read_registry
 from advtrain.reporting import wording
-from advtrain.reporting.audits import audit_rows, failures
-from advtrain.reporting.captions import captions, select
-from advtrain.reporting.lineage import Group, lineages
+from advtrain.reporting.captions import select
+from advtrain.reporting.changes import Version
+from advtrain.reporting.figures import captions
+from advtrain.reporting.lineage import Lineages, lineages
 from advtrain.reporting.measure import Unit, measure, units
+from advtrain.reporting.moved import moved
 from advtrain.reporting.sheet import Cell, Sheet
 from advtrain.reporting.study import UNKNOWN, Failure, StudyInfo, StudyReport, check_info
 from advtrain.reporting.svg import inline_svg
@@ -23,7 +27,14 @@ from advtrain.results.files import write_bytes
 from advtrain.results.schema import ADVERSARIAL, CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
 
 TEMPLATES = Path(__file__).parent / "templates"
-FOLDED = {
+BESIDE = {
+    "published": "Published beside reproduced",
+    "claims": "Do the published claims hold here?",
+}
+"""The tables right after the results."""
+HEADS = {"published": "Published", "claims": "Claims"}
+"""The same in short."""
+FURTHER = {
     "methods": "What robustness costs and gains",
     "selection": "The best epoch against the last",
     "certified": "Certified accuracy",
@@ -32,8 +43,11 @@ FOLDED = {
     "transformed": "Rotated, shifted and corrupted images",
     "audits": "Audits: can these accuracies be believed?",
 }
+"""The tables after the figures."""
 WARNINGS = ("selection", "audits")
 """The tables that stay folded if they note nothing."""
+FLAGGED = ("results", "selection", "certified", "audits")
+"""The tables whose warnings are listed."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +59,43 @@ class Figure:
     svg: Markup
 
 
+class Evidence(NamedTuple):
+    """What stands behind an entry of a table: its column, its text, and the evidence in words."""
+
+    column: str
+    text: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table on the page.
+
+    Attributes:
+        name: of the table.
+        number: on the page.
+        sheet: the table.
+        evidence: by row, of the entries that have words of their own and no lineage.
+    """
+
+    name: str
+    number: int
+    sheet: Sheet
+    evidence: tuple[tuple[str, tuple[Evidence, ...]], ...]
+
+
 @dataclass(frozen=True)
 class Folded:
     """A table that can be folded away.
 
     Attributes:
-        name: of the table.
         head: what stands above it.
-        table: with its number.
+        table: the table.
         open: it is shown unfolded.
     """
 
-    name: str
     head: str
-    table: tuple[int, Sheet]
+    table: Table
     open: bool
 
 
@@ -67,24 +104,30 @@ class Section:
     """One study on the page.
 
     Attributes:
+        id: part of the anchors.
         info: the study in words.
+        reference: what a reference run was made on, with and when; None for this run.
         facts: names and texts: data set, classes, attacks.
-        results: the results table, with its number.
-        folded: the tables that can be folded away, of those that have rows.
-        costs: the costs table, with its number.
-        flags: every warning of the tables, with the row that it stands in.
+        results: the results table.
+        beside: the tables right after it, of those that have rows, and the reference runs.
         figures: the figures that show something.
-        groups: the lineages.
+        further: the tables after them, likewise.
+        costs: the costs table.
+        flags: every warning of the tables, with the row that it stands in.
+        lineages: what the numbers come from.
     """
 
+    id: str
     info: StudyInfo
+    reference: str | None
     facts: tuple[tuple[str, str], ...]
-    results: tuple[int, Sheet]
-    folded: tuple[Folded, ...]
-    costs: tuple[int, Sheet]
-    flags: tuple[tuple[str, tuple[str, ...]], ...]
+    results: Table
+    beside: tuple[Folded, ...]
     figures: tuple[Figure, ...]
-    groups: tuple[Group, ...]
+    further: tuple[Folded, ...]
+    costs: Table
+    flags: tuple[tuple[str, tuple[str, ...]], ...]
+    lineages: Lineages
 
     @property
     def failures(self) -> list[Failure]:
@@ -92,10 +135,19 @@ class Section:
         return self.info["failures"]
 
     @property
-    def names(self) -> frozenset[str]:
-        """The cells and units that have a lineage."""
-        cells = {cell.cell for group in self.groups for cell in group.cells}
-        return frozenset({group.name for group in self.groups} | cells)
+    def contents(self) -> tuple[tuple[str, str], ...]:
+        """The parts of the section: their anchors and their heads."""
+        beside = {one.table.name: HEADS.get(one.table.name, "Reference run") for one in self.beside}
+        parts = {
+            "results": ("Results", True),
+            **{name: (head, True) for name, head in beside.items()},
+            "figures": ("Figures", self.figures),
+            "audits": ("Audits", any(one.table.name == "audits" for one in self.further)),
+            "costs": ("Costs", True),
+            "failures": ("Failures and flags", self.failures or self.flags),
+            "lineage": ("Lineage", self.lineages.groups),
+        }
+        return tuple((f"{part}-{self.id}", head) for part, (head, there) in parts.items() if there)
 
 
 def write_report(studies: Sequence[StudyReport], out: Path) -> None:
@@ -107,7 +159,8 @@ def write_report(studies: Sequence[StudyReport], out: Path) -> None:
         out: the HTML file; it loads nothing from anywhere.
     """
     tables, figures = itertools.count(1), itertools.count(1)
-    sections = [_section(study, tables, figures) for study in studies]
+    registry = read_registry()
+    sections = [_section(study, tables, figures, registry) for study in studies]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -119,27 +172,43 @@ def write_report(studies: Sequence[StudyReport], out: Path) -> None:
     page = environment.get_template("report.html").render(
         sections=sections,
         incomplete=[section for section in sections if section.failures],
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "script.js").read_text(encoding="utf-8")),
+        **{
+            name.partition(".")[0]: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+            for name in ("style.css", "theme.js", "script.js")
+        },
     )
     write_bytes(out, page.encode())
 
 
-def _section(study: StudyReport, tables: Iterator[int], figures: Iterator[int]) -> Section:
+def _section(
+    study: StudyReport,
+    tables: Iterator[int],
+    figures: Iterator[int],
+    registry: Registry,
+) -> Section:
     info = check_info(study.info)
-    collected = read_collected(study.collected) if study.collected.is_dir() else _empty()
+    collected = read_collected(study.collected) if study.collected.is_dir() else nothing_collected()
     grouped = units(measure(collected), info)
-    laid = sheets(collected, info)
+    laid = sheets(collected, info, grouped)
     return Section(
+        id=_id(info["name"]),
         info=info,
-        facts=_facts(info, collected, grouped),
-        results=(next(tables), laid["results"]),
-        folded=tuple(_folded(laid, tables)),
-        costs=(next(tables), laid["costs"]),
-        flags=_flags([laid[name] for name in ("results", "selection", "certified", "audits")]),
-        figures=tuple(_figures(study, info, collected, figures)),
-        groups=lineages(info["name"], grouped, collected),
+        reference=study.reference,
+        facts=_facts(info, collected, laid["audits"]),
+        # Numbered in the order of the page.
+        results=_table("results", laid["results"], tables),
+        beside=(*_folded(BESIDE, laid, tables), *_moved(study, info, collected, tables)),
+        figures=tuple(_figures(study, info, collected, grouped, figures)),
+        further=tuple(_folded(FURTHER, laid, tables)),
+        costs=_table("costs", laid["costs"], tables),
+        flags=_flags([laid[name] for name in FLAGGED]),
+        lineages=lineages(info, grouped, collected, registry, kept=study.reference is not None),
     )
+
+
+def _id(name: str) -> str:
+    """Name a study in anchors and in style sheets, in which a kept run's `@` has a meaning."""
+    return name.replace("@", "-")
 
 
 def _classes(classes: int) -> str:
@@ -148,35 +217,60 @@ def _classes(classes: int) -> str:
     return f"{classes} (chance {wording.percent_words(1 / classes)})"
 
 
-def _facts(
-    info: StudyInfo, collected: Collected, grouped: Sequence[Unit]
-) -> tuple[tuple[str, str], ...]:
-    cells = collected.cells.num_rows
+def _facts(info: StudyInfo, collected: Collected, audits: Sheet) -> tuple[tuple[str, str], ...]:
+    failed = audits.data["status"].to_pylist().count("fail")
     return (
         ("data set", info["dataset"]),
         ("classes", _classes(info["classes"])),
         ("methods", ", ".join(info["methods"])),
         ("attacks", ", ".join(info["attacks"])),
-        ("trained cells", str(cells)),
+        ("trained cells", str(collected.cells.num_rows)),
         ("rows", f"{collected.outcomes.num_rows:,}"),
-        ("audits", _audits(failures(audit_rows(grouped, info)), strict=info["strict"])),
+        ("audits", _audits(failed, strict=info["strict"])),
     )
 
 
-def _audits(failed: Sequence[str], *, strict: bool) -> str:
+def _audits(failed: int, *, strict: bool) -> str:
     """Say how many audits failed, and what follows where the study is strict."""
     if not failed:
         return "none failed"
-    return f"{len(failed)} failed" + "; the study is strict: no table was written" * strict
+    return f"{failed} failed" + "; the study is strict: no table was written" * strict
 
 
-def _folded(laid: Mapping[str, Sheet], tables: Iterator[int]) -> Iterator[Folded]:
+def _table(name: str, sheet: Sheet, tables: Iterator[int]) -> Table:
+    evidence = []
+    for row in sheet.rows:
+        found = tuple(
+            Evidence(column.title, cell.text, cell.title)
+            for column, cell in zip(sheet.columns, row, strict=True)
+            if cell.title and not cell.origin
+        )
+        if found:
+            evidence.append((_row_name(sheet, row), found))
+    return Table(name, next(tables), sheet, tuple(evidence))
+
+
+def _folded(
+    heads: Mapping[str, str], laid: Mapping[str, Sheet], tables: Iterator[int]
+) -> Iterator[Folded]:
     """Number the tables that have rows; one that has nothing to warn of stays folded."""
-    for name, head in FOLDED.items():
+    for name, head in heads.items():
         sheet = laid[name]
         noted = any(cell.notes for row in sheet.rows for cell in row)
         if sheet.rows:
-            yield Folded(name, head, (next(tables), sheet), open=name not in WARNINGS or noted)
+            open_ = name not in WARNINGS or noted
+            yield Folded(head, _table(name, sheet, tables), open=open_)
+
+
+def _moved(
+    study: StudyReport, info: StudyInfo, collected: Collected, tables: Iterator[int]
+) -> Iterator[Folded]:
+    """Number the tables of what differs from each reference run of the study."""
+    for one in study.beside:
+        before = Version(one.name, read_collected(one.collected), environment=one.environment)
+        sheet = moved(before, Version("this run", collected), info)
+        head = f"Beside the reference run on {one.words}"
+        yield Folded(head, _table(f"moved-{_id(one.name)}", sheet, tables), open=False)
 
 
 def _flags(shown: Sequence[Sheet]) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -202,17 +296,21 @@ def _row_name(sheet: Sheet, row: Sequence[Cell]) -> str:
 
 
 def _figures(
-    study: StudyReport, info: StudyInfo, collected: Collected, numbers: Iterator[int]
+    study: StudyReport,
+    info: StudyInfo,
+    collected: Collected,
+    grouped: Sequence[Unit],
+    numbers: Iterator[int],
 ) -> Iterator[Figure]:
-    for caption in captions(select(collected, info), info):
-        path = study.figures / f"{caption.name}.svg"
+    for figure, caption in captions(select(collected, info, grouped)).items():
+        path = study.figures / f"{figure}.svg"
         if not caption.empty and path.is_file():
-            name = f"figure-{info['name']}-{caption.name}"
+            name = f"figure-{_id(info['name'])}-{figure}"
             svg = inline_svg(path.read_text(encoding="utf-8"), name, caption.alt)
             yield Figure(next(numbers), caption.text, Markup(svg))
 
 
-def _empty() -> Collected:
+def nothing_collected() -> Collected:
     """Stand in for a study of which nothing was collected."""
     return Collected(
         outcomes=OUTCOMES.empty_table(),

@@ -1,12 +1,16 @@
 """The tables as they are read: columns, texts and the words that say how to read them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from advtrain.graph.timings import SECTIONS
 from advtrain.published.claims import QUANTITIES, Quantity
-from advtrain.reporting import verdicts, wording
+from advtrain.published.protocols import Departure
+from advtrain.published.registry import GRADES, Number
+from advtrain.reporting import published_wording, verdicts, wording
 from advtrain.reporting.audits import AUDITS, NOISE, AuditRow, audits_data
 from advtrain.reporting.certified import CertifiedRow, certified_data
+from advtrain.reporting.claims import RULE as CLAIM_RULE
+from advtrain.reporting.claims import ClaimRow, claims_data
 from advtrain.reporting.comparisons import LEVEL, ComparisonRow, Pair, comparisons_data
 from advtrain.reporting.costs import CostRow, costs_data
 from advtrain.reporting.curve import CurvePoint, curve_data
@@ -15,6 +19,8 @@ from advtrain.reporting.flags import Flag, merge
 from advtrain.reporting.measure import Measured, Unit
 from advtrain.reporting.methods import MethodRow, methods_data
 from advtrain.reporting.overlap import OverlapRow, overlap_data
+from advtrain.reporting.published import RULE as PUBLISHED_RULE
+from advtrain.reporting.published import PublishedRow, published_data
 from advtrain.reporting.results import ResultRow, results_data
 from advtrain.reporting.selection import SelectionRow, selection_data
 from advtrain.reporting.sheet import Cell, Column, Sheet
@@ -389,12 +395,164 @@ def transformed_sheet(rows: Sequence[TransformedRow], info: StudyInfo) -> Sheet:
     )
 
 
-def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
-    """Lay out the costs: one row per method and training budget."""
+def published_sheet(rows: Sequence[PublishedRow], info: StudyInfo) -> Sheet:
+    """Lay out the published numbers: one row for each, with ours."""
+    columns = (
+        *(Column("method", "name"), Column("trained at ε"), Column("published as", "name")),
+        *(Column("quantity", "name"), Column("published"), Column("ours")),
+        *(Column("difference, points"), Column("noise, points"), Column("verdict", "name")),
+        Column("notes", "notes"),
+    )
+    laid = tuple(
+        (
+            Cell(row.method),
+            Cell(wording.budget(row.unit.epsilon if row.unit else None)),
+            Cell(f"{row.number.work}: {row.number.row}", title=row.number.table),
+            Cell(published_wording.quantity(row.number)),
+            _published(row),
+            _beside(row),
+            Cell(_points(row.difference)),
+            Cell(_points(row.noise)),
+            _verdict(row),
+            Cell(notes=_compared(row)),
+        )
+        for row in rows
+    )
+    reading = (
+        f"Accuracies in percent, times in their unit, × is the ratio to natural training's. "
+        f"{PUBLISHED_RULE} Below an accuracy of ours: the 95 % Wilson interval; below a verdict: "
+        f"how many fields of our protocol the source does not state. They are in the CSV and "
+        f"Parquet files, with the sources."
+        if rows
+        else "This study names no published training that its methods stand beside."
+    )
+    return Sheet(
+        title=f"{info['title']}: published beside ours",
+        reading=reading,
+        columns=columns,
+        rows=laid,
+        data=published_data(rows),
+    )
+
+
+def claims_sheet(rows: Sequence[ClaimRow], info: StudyInfo) -> Sheet:
+    """Lay out the claims: one row for each method that shows something of one."""
+    columns = (
+        *(Column("claim", "name"), Column("source", "name"), Column("claimed", "name")),
+        *(Column("method", "name"), Column("trained at ε"), Column("against", "name")),
+        *(Column("measured"), Column("noise"), Column("verdict", "name"), Column("notes", "notes")),
+    )
+    laid = tuple(
+        (
+            Cell(f"{row.claim.subject}: {published_wording.QUANTITIES[row.claim.quantity]}"),
+            Cell(row.claim.work, title=f"{row.claim.source}; {GRADES[row.claim.grade]}"),
+            Cell(published_wording.claimed(row.claim)),
+            Cell(", ".join(unit.method for unit in row.units)),
+            Cell(wording.budget(row.units[-1].epsilon)),
+            Cell(row.against.method if row.against else wording.NOTHING),
+            Cell(
+                published_wording.measured(row.claim, row.evidence.value if row.evidence else None),
+                origin=row.units[-1].name,
+            ),
+            Cell(published_wording.noise(row.claim, row.evidence.noise if row.evidence else None)),
+            Cell(row.says),
+            Cell(notes=_shown_of(row)),
+        )
+        for row in rows
+    )
+    return Sheet(
+        title=f"{info['title']}: what is claimed, and what holds here",
+        reading=(
+            f"{CLAIM_RULE} The worst case is meant where no attack is named."
+            if rows
+            else "This study has the methods of no claim."
+        ),
+        columns=columns,
+        rows=laid,
+        data=claims_data(rows),
+    )
+
+
+def _points(share: float | None) -> str:
+    return wording.NOTHING if share is None else wording.points(share, wording.FINE)
+
+
+def _published(row: PublishedRow) -> Cell:
+    """Show a published number, with where and how it was read."""
+    number = row.number
+    spread = (
+        "" if number.spread is None else f" ± {published_wording.published(number, number.spread)}"
+    )
+    ratio = row.published_relative
+    return Cell(
+        f"{published_wording.published(number, number.value)}{spread}",
+        detail="" if ratio is None else f"{wording.ratio(ratio)} ×",
+        title=f"{number.source}; {GRADES[number.grade]}",
+    )
+
+
+def _beside(row: PublishedRow) -> Cell:
+    """Show ours, or of a time the passes over natural training's."""
+    if row.unit is None or (row.ours is None and row.relative is None):
+        return Cell(wording.NOTHING)
+    if row.ours is None:
+        return Cell(f"{wording.ratio(row.relative)} × passes", origin=row.unit.name)
+    return _accuracy(row.unit, row.cells, row.ours)
+
+
+def _verdict(row: PublishedRow) -> Cell:
+    """Show the verdict, and how much of our protocol the source leaves open."""
+    if not row.unstated:
+        return Cell(row.says)
+    fields = ", ".join(one.replace("_", " ") for one in row.unstated)
+    return Cell(row.says, f"{len(row.unstated)} not stated", f"not stated by the source: {fields}")
+
+
+def _compared(row: PublishedRow) -> tuple[str, ...]:
+    """Say in what the protocols differ, training and attack apart, and what else there is."""
+    if row.timed:
+        return tuple([row.number.note] if row.number.note else [])
+    attack = [one for one in row.departures if one.field.startswith("attack")]
+    training = [one for one in row.departures if one not in attack]
+    notes = [_because("training", training), _because("evaluation", attack)]
+    notes += [f"ours: {row.evaluation}"] if row.departures and row.evaluation else []
+    notes += [row.number.note] if row.number.note else []
+    notes += [flag.words(wording.percent_words) for flag in row.flags]
+    return tuple(note for note in notes if note)
+
+
+def _because(of: str, departures: Sequence[Departure]) -> str:
+    said = "; ".join(str(one).removeprefix("attack.") for one in departures)
+    return f"{of}, theirs → ours: {said}" if said else ""
+
+
+def _shown_of(row: ClaimRow) -> tuple[str, ...]:
+    """Quote a claim, and say what its verdict rests on."""
+    notes = [f"“{row.claim.quote}”", row.claim.note or ""]
+    notes += [row.evidence.words(wording.percent_words) if row.evidence else ""]
+    notes += [_because("not comparable", row.departures)]
+    notes += [flag.words(wording.percent_words) for flag in row.flags]
+    return tuple(note for note in notes if note)
+
+
+def costs_sheet(
+    rows: Sequence[CostRow],
+    info: StudyInfo,
+    published: Mapping[str, Sequence[Number]] | None = None,
+) -> Sheet:
+    """Lay out the costs: one row per method and training budget.
+
+    Args:
+        rows: what the table shows.
+        info: the study.
+        published: the minutes that were published of each method's trainings.
+    """
+    minutes = published or {}
     certified = any(row.certify is not None for row in rows)
     measured = any(row.images is not None for row in rows)
     columns = (
         *(Column("method", "name"), Column("trained at ε"), Column("training, s")),
+        *([Column("published, min")] * bool(minutes)),
         *(Column("× natural"), Column("forward passes"), Column("backward passes")),
         *([Column(f"{section}, %") for section in SECTIONS] * measured),
         *([Column("images/s"), Column("peak memory, MiB")] * measured),
@@ -406,6 +564,7 @@ def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
             Cell(row.unit.method),
             Cell(wording.budget(row.unit.epsilon)),
             Cell(wording.seconds(row.seconds, row.spread)),
+            *([_minutes(minutes.get(row.unit.method, ()))] * bool(minutes)),
             Cell(wording.ratio(row.ratio)),
             Cell(wording.passes(row.forward)),
             Cell(wording.passes(row.backward)),
@@ -441,6 +600,12 @@ def costs_sheet(rows: Sequence[CostRow], info: StudyInfo) -> Sheet:
         rows=laid,
         data=costs_data(rows),
     )
+
+
+def _minutes(numbers: Sequence[Number]) -> Cell:
+    said = ", ".join(published_wording.published(one, one.value) for one in numbers)
+    sources = "; ".join(dict.fromkeys(one.source for one in numbers))
+    return Cell(said or wording.NOTHING, title=sources)
 
 
 def curve_sheet(points: Sequence[CurvePoint], info: StudyInfo) -> Sheet:

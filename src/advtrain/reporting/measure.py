@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from advtrain.results.names import (
     parse_cell,
     parse_evaluation,
 )
+
+Columns = Mapping[str, NDArray[Any]]
+"""The columns of some rows; what is null in a column of numbers is NaN."""
 
 
 @dataclass(frozen=True)
@@ -215,13 +219,13 @@ def measure(collected: Collected) -> list[Measured]:
     evaluations: dict[str, list[Evaluated]] = {}
     cells = collected.cells.to_pylist()
     described = {row["cell"]: json.loads(row["evaluations"]) for row in cells}
-    for cell, name, rows in _blocks(collected.outcomes, "cell", "attack"):
+    for cell, name, rows in _blocks(_attacked(collected.outcomes), "cell", "attack"):
         said = described.get(cell, {}).get(name, {})
         evaluations.setdefault(cell, []).append(_evaluated(name, said, rows))
     certificates: dict[str, list[Certified]] = {}
-    for cell, name, rows in _blocks(collected.certified, "cell", "certificate"):
+    for cell, name, rows in _blocks(_columns(collected.certified), "cell", "certificate"):
         certificates.setdefault(cell, []).append(_certified(name, rows))
-    probes = {cell: _probe(rows) for cell, rows in _blocks(collected.probes, "cell")}
+    probes = {cell: _probe(rows) for cell, rows in _blocks(_columns(collected.probes), "cell")}
     return [
         Measured(
             cell=row["cell"],
@@ -303,60 +307,86 @@ def _identity(name: CellName) -> tuple[str, str | None, float | None]:
     return name.label, name.norm, name.epsilon
 
 
-def _blocks(rows: pa.Table, *names: str) -> list[tuple[Any, ...]]:
-    """Cut rows where one of the named columns changes: their values, then the rows."""
-    if rows.num_rows == 0:
-        return []
-    columns = [rows[name].combine_chunks() for name in names]
-    changed = np.zeros(rows.num_rows - 1, dtype=bool)
-    for column in columns:
-        changed |= np.diff(column.indices.to_numpy()) != 0
+def _columns(rows: pa.Table) -> Columns:
+    """Return the columns of a table: texts as objects, each once in memory."""
+    return {
+        name: _texts(rows[name])
+        if pa.types.is_dictionary(rows.schema.field(name).type)
+        else rows[name].to_numpy()
+        for name in rows.column_names
+    }
+
+
+def _attacked(outcomes: pa.Table) -> Columns:
+    """Return the columns of all outcomes, with what is computed of them, at once for all cells."""
+    rows = _columns(outcomes)
+    return {
+        **rows,
+        "clean": rows["clean_prediction"] == rows["label"],
+        "robust": rows["adversarial_prediction"] == rows["label"],
+        "passes": rows["forward"].astype(np.int64) + rows["backward"],
+        "gain": rows["gain"].astype(np.float64),
+        "late_gain": rows["late_gain"].astype(np.float64),
+    }
+
+
+def _blocks(columns: Columns, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Cut columns where one of the named ones changes: their values, then the rows."""
+    count = len(columns[names[0]])
+    if count == 0:
+        return
+    changed = np.zeros(count - 1, dtype=np.bool_)
+    for name in names:
+        changed |= columns[name][1:] != columns[name][:-1]
     places = (np.flatnonzero(changed) + 1).tolist()
-    return [
-        (*(column[start].as_py() for column in columns), rows.slice(start, end - start))
-        for start, end in itertools.pairwise([0, *places, rows.num_rows])
-    ]
+    for start, end in itertools.pairwise([0, *places, count]):
+        rows = {name: column[start:end] for name, column in columns.items()}
+        yield (*(rows[name][0] for name in names), rows)
 
 
-def _evaluated(name: str, said: Mapping[str, Any], rows: pa.Table) -> Evaluated:
+def _evaluated(name: str, said: Mapping[str, Any], rows: Columns) -> Evaluated:
     found = parse_evaluation(name)
-    label = rows["label"].to_numpy()
     params = said.get("params", {})
     attack = params.get("attack", {})
-    backward = rows["backward"].to_numpy()
     return Evaluated(
         name=name,
         attack=found.attack,
-        norm=rows["norm"][0].as_py(),
-        epsilon=rows["epsilon"][0].as_py(),
+        norm=rows["norm"][0],
+        epsilon=_budget(rows),
         weights=said.get("weights", "last"),
         module=attack.get("module", ""),
         parameters=attack.get("parameters", {}),
         precision=params.get("precision", "float32"),
-        example=rows["example"].to_numpy(),
-        clean=rows["clean_prediction"].to_numpy() == label,
-        robust=rows["adversarial_prediction"].to_numpy() == label,
-        backwards=int(backward.max()),
-        passes=rows["forward"].to_numpy().astype(np.int64) + backward,
-        stage=_texts(rows["stage"]),
-        claim=_texts(rows["claim"]),
-        gain=_numbers(rows["gain"]),
-        late_gain=_numbers(rows["late_gain"]),
+        example=rows["example"],
+        clean=rows["clean"],
+        robust=rows["robust"],
+        backwards=int(rows["backward"].max()),
+        passes=rows["passes"],
+        stage=rows["stage"],
+        claim=rows["claim"],
+        gain=rows["gain"],
+        late_gain=rows["late_gain"],
     )
 
 
-def _probe(rows: pa.Table) -> Probe:
+def _probe(rows: Columns) -> Probe:
     return Probe(
-        example=rows["example"].to_numpy(),
-        clean=rows["prediction"].to_numpy() == rows["label"].to_numpy(),
-        loss=_numbers(rows["loss"]),
-        gradient=_numbers(rows["gradient"]),
-        margin_gradient=_numbers(rows["margin_gradient"]),
-        zero_share=_numbers(rows["zero_share"]),
-        logit_change=_numbers(rows["logit_change"]),
-        gradient_cosine=_numbers(rows["gradient_cosine"]),
-        probabilities=rows["probabilities"].to_numpy().astype(np.bool_),
+        example=rows["example"],
+        clean=rows["prediction"] == rows["label"],
+        loss=rows["loss"].astype(np.float64),
+        gradient=rows["gradient"].astype(np.float64),
+        margin_gradient=rows["margin_gradient"].astype(np.float64),
+        zero_share=rows["zero_share"].astype(np.float64),
+        logit_change=rows["logit_change"].astype(np.float64),
+        gradient_cosine=rows["gradient_cosine"].astype(np.float64),
+        probabilities=rows["probabilities"].astype(np.bool_),
     )
+
+
+def _budget(rows: Columns) -> float | None:
+    """Return the budget of some rows; None where it is null."""
+    found = float(rows["epsilon"][0])
+    return None if math.isnan(found) else found
 
 
 def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
@@ -367,23 +397,17 @@ def _texts(column: pa.ChunkedArray) -> NDArray[np.object_]:
     return found
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """Return the numbers of a column, NaN for null."""
-    found: NDArray[np.float64] = column.to_numpy().astype(np.float64)
-    return found
-
-
-def _certified(name: str, rows: pa.Table) -> Certified:
-    prediction = rows["prediction"].to_numpy()
+def _certified(name: str, rows: Columns) -> Certified:
+    prediction = rows["prediction"]
     return Certified(
         name=name,
         certificate=parse_evaluation(name).attack,
-        norm=rows["norm"][0].as_py(),
-        epsilon=rows["epsilon"][0].as_py(),
-        example=rows["example"].to_numpy(),
-        clean=prediction == rows["label"].to_numpy(),
+        norm=rows["norm"][0],
+        epsilon=_budget(rows),
+        example=rows["example"],
+        clean=prediction == rows["label"],
         abstained=prediction < 0,
-        radius=rows["radius"].to_numpy().astype(np.float64),
+        radius=rows["radius"],
     )
 
 

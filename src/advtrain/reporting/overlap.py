@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from advtrain.reporting.budgets import at
 from advtrain.reporting.measure import Evaluated, Unit
@@ -85,6 +86,21 @@ def overlap_rows(results: Sequence[ResultRow], attacks: Sequence[str]) -> list[O
             OverlapRow(result.unit, *threat, total, float(np.mean(times > 0)), tuple(counts))
         )
     return rows
+
+
+def broken_by(result: ResultRow, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Say which attacks broke which examples of a row, over all its seeds.
+
+    Args:
+        result: a row whose cells all met the attacks.
+        names: the attacks.
+
+    Returns:
+        (attacks, examples), of the examples that are right without an attack and met all of them.
+    """
+    threat = (result.norm or "", result.epsilon or 0.0)
+    met = [at(cell, threat, result.weights) for cell in result.cells]
+    return np.concatenate([_broken(found, names)[0] for found in met], axis=1)
 
 
 def overlap_data(rows: Sequence[OverlapRow]) -> pa.Table:

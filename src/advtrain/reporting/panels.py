@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advtrain.reporting.measure import Unit
+from advtrain.reporting.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,6 +23,7 @@ COLOURS = ("#2a78c2", "#d2601a", "#0b8f68", "#b04f9e", "#a37a00", "#d1405a", "#5
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 NATURAL = "#7b828a"
+HEAT = ("#f3f7fb", "#7fb0dc", "#2a78c2", "#0b2f57")
 INK = "#1c2127"
 PAPER = "#ffffff"
 
@@ -58,6 +60,9 @@ STYLE: dict[str, Any] = {
     "ytick.color": INK,
     "ytick.labelsize": 8,
 }
+WIDTHS = {1: 3.5, 2: 5.25, 3: 7.0}
+"""In inches, of so many panels beside one another: a column, and up to the width of a page."""
+
 UNDATED: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -88,8 +93,7 @@ def panels(count: int, across: int = 3, height: float = 2.1) -> tuple["Figure", 
 
     across = min(count, across)
     down = math.ceil(count / across)
-    size = (0.4 + 7.8 * max(across, 2) / max(across, 3), 0.5 + height * down)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(WIDTHS[min(across, 3)], 0.1 + height * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
     found = list(grid.flat)
     for unused in found[count:]:
@@ -98,49 +102,123 @@ def panels(count: int, across: int = 3, height: float = 2.1) -> tuple["Figure", 
 
 
 def share_axis(
-    panel: "Axes", which: Literal["x", "y"], label: str, low: float = 0.0, tick: float = 0.2
+    panel: "Axes",
+    which: Literal["x", "y"],
+    label: str,
+    low: float = 0.0,
+    tick: float = 0.2,
+    high: float = 1.0,
 ) -> None:
-    """Show shares in [low, 1] as percent; the axis upwards is named once per line of panels."""
+    """Show shares in [low, high] as percent; the axis upwards is named once per line of panels."""
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     axis = panel.yaxis if which == "y" else panel.xaxis
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f}"))
     axis.set_major_locator(MultipleLocator(tick))
-    margin = 0.03 * (1 - low)
-    (panel.set_ylim if which == "y" else panel.set_xlim)(low - margin, 1 + margin)
+    margin = 0.03 * (high - low)
+    (panel.set_ylim if which == "y" else panel.set_xlim)(low - margin, high + margin)
     place = panel.get_subplotspec()
     if which == "x" or place is None or place.is_first_col():
         axis.set_label_text(f"{label}, %")
 
 
-def legend(figure: "Figure", panels: Sequence["Axes"], last: str = "") -> None:
-    """Name each line once, below all panels; the one labelled `last` after the others."""
+def legend(figure: "Figure", panels: Sequence["Axes"], last: Sequence[str] = ()) -> None:
+    """Name each line once, below all panels; those labelled `last` after the others."""
     handles: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    if last in handles:
-        handles[last] = handles.pop(last)
-    columns = max(2, int(figure.get_figwidth() / 1.5))
-    figure.legend(
-        handles=list(handles.values()),
-        labels=list(handles),
-        loc="outside lower center",
-        ncols=min(columns, len(handles)),
-        handlelength=2.6,
-    )
+    for label in last:
+        if label in handles:
+            handles[label] = handles.pop(label)
+    if handles:
+        # In inches: the line before a name and the space after it, and the longest name.
+        wide = 0.6 + 0.075 * max(len(label) for label in handles)
+        columns = min(max(1, int(figure.get_figwidth() / wide)), len(handles))
+        # The panels keep their height.
+        lines = math.ceil(len(handles) / columns)
+        figure.set_figheight(figure.get_figheight() + 0.1 + 0.19 * lines)
+        figure.legend(
+            handles=list(handles.values()),
+            labels=list(handles),
+            loc="outside lower center",
+            ncols=columns,
+            handlelength=2.6,
+            columnspacing=1.2,
+        )
 
 
 def look(unit: Unit, methods: Sequence[str]) -> dict[str, Any]:
     """Give a method the same colour, marker and dashes in every figure; grey without a budget."""
-    if unit.norm is None:
-        return {"color": NATURAL, "marker": ".", "linestyle": (0, (1, 1))}
     place = methods.index(unit.method) if unit.method in methods else len(methods)
+    if unit.norm is None:
+        marker = MARKERS[place % len(MARKERS)] if place else "."
+        return {"color": NATURAL, "marker": marker, "linestyle": (0, (1, 1))}
     return {
         "color": COLOURS[place % len(COLOURS)],
         "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": DASHES[place % len(DASHES)],
+        # Other dashes when the colours begin again.
+        "linestyle": DASHES[(place + place // len(COLOURS)) % len(DASHES)],
     }
+
+
+def bars(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """Return how far the intervals reach below and above, as `errorbar` takes them."""
+    return [
+        [found.mean - found.low for found in estimates],
+        [found.high - found.mean for found in estimates],
+    ]
+
+
+def heat_map(
+    panel: "Axes",
+    shares: NDArray[np.float64],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    numbers: bool,
+) -> None:
+    """Show shares as darker squares, with the number in percent in each.
+
+    Args:
+        panel: the axes.
+        shares: (rows, columns) in [0, 1]; NaN where there is nothing.
+        rows: their names.
+        columns: their names.
+        numbers: there is room for numbers.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("shares", HEAT)
+    down, across = shares.shape
+    panel.pcolormesh(
+        np.arange(across + 1) - 0.5,
+        np.arange(down + 1) - 0.5,
+        np.ma.masked_invalid(shares),
+        cmap=colours,
+        vmin=0,
+        vmax=1,
+        edgecolors=PAPER,
+        linewidth=0.6,
+    )
+    for place in np.argwhere(np.isfinite(shares)) if numbers else ():
+        row, column = place.tolist()
+        share = float(shares[row, column])
+        panel.text(
+            *(column, row, f"{100 * share:.0f}"),
+            # Not ink: the squares stay as they are on a dark page.
+            color=HEAT[-1] if share < 0.5 else HEAT[0],
+            fontsize=6.5,
+            ha="center",
+            va="center",
+        )
+    panel.set_xticks(range(across), columns)
+    panel.set_yticks(range(down), rows)
+    panel.set(xlim=(-0.5, across - 0.5), ylim=(down - 0.5, -0.5))
+    panel.grid(visible=False)
+    panel.tick_params(length=0)
+    for spine in panel.spines.values():
+        spine.set_visible(False)
 
 
 def canvas(width: float, height: float) -> tuple["Figure", "Axes"]:
@@ -201,12 +279,23 @@ def words_only(text: str) -> "Figure":
 
 def rendered(figure: "Figure") -> dict[str, bytes]:
     """Draw a figure as SVG, PDF and PNG, without a date."""
-    # The layout is found once and kept for the three.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasAgg(figure)  # what the layout measures texts with
+    # The layout is found once and kept for the three; `savefig` would draw each of them twice.
+    if layout := figure.get_layout_engine():
+        for panel in figure.axes:
+            for drawn in (*panel.lines, *panel.collections, *panel.patches):
+                drawn.set_in_layout(False)  # it is inside the axes, and there may be thousands
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+    canvases = {"svg": FigureCanvasSVG, "pdf": FigureCanvasPdf, "png": FigureCanvasAgg}
     contents = {}
     for ending, metadata in UNDATED.items():
         content = io.BytesIO()
-        figure.savefig(content, format=ending, metadata=metadata, dpi=160)
+        figure.set_dpi(160)
+        getattr(canvases[ending](figure), f"print_{ending}")(content, metadata=metadata)
         contents[ending] = content.getvalue()
     return contents

@@ -8,40 +8,6 @@ from typing import Literal
 
 import pyarrow as pa
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "`": r"\textasciigrave{}",
-    "±": r"$\pm$",
-    "–": "--",
-    "−": r"$-$",
-    "ε": r"$\varepsilon$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "∞": r"$\infty$",
-    "→": r"$\rightarrow$",
-    "—": "---",
-    "…": r"\ldots{}",
-    "‘": "`",
-    "’": "'",
-    "“": "``",
-    "”": "''",
-}
-LATIN = "\u017f"
-"""The last letter that every LaTeX knows: the end of Latin Extended-A."""
-
 MARKDOWN = re.compile(r"[\\`*<>|#]|(?<![^\W_])_|_(?![^\W_])")
 """What has a meaning in Markdown; an underscore has none inside a word."""
 
@@ -105,50 +71,6 @@ def markdown(sheet: Sheet) -> str:
     return f"**{_markdown(sheet.title)}**\n\n{body}\n\n{_markdown(sheet.reading)}\n"
 
 
-def latex(sheet: Sheet) -> str:
-    r"""Write a table as LaTeX for `\input`: needs the package booktabs.
-
-    The small print stands below each number, the notes below the table.
-    """
-    shown = [place for place, column in enumerate(sheet.columns) if column.kind != "notes"]
-    form = "".join("r" if sheet.columns[place].kind == "number" else "l" for place in shown)
-    heads = " & ".join(latex_text(sheet.columns[place].title) for place in shown)
-    lines = [f"% {' '.join(sheet.title.split())}", r"\begingroup\footnotesize"]
-    lines += [rf"\begin{{tabular}}{{{form}}}", r"\toprule", rf"{heads} \\", r"\midrule"]
-    notes: list[str] = []
-    for row in sheet.rows:
-        marks = []
-        for note in (note for cell in row for note in cell.notes):
-            if note not in notes:
-                notes.append(note)
-            marks.append(_letter(notes.index(note)))
-        cells = [latex_text(row[place].text) for place in shown]
-        if marks:
-            cells[0] += rf"\textsuperscript{{{','.join(marks)}}}"
-        lines.append(rf"{' & '.join(cells)} \\")
-        if any(row[place].detail for place in shown):
-            details = [latex_text(row[place].detail) for place in shown]
-            small = [rf"{{\scriptsize {detail}}}" if detail else "" for detail in details]
-            lines.append(rf"{' & '.join(small)} \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [
-        rf"\par\noindent\textsuperscript{{{_letter(place)}}}~{latex_text(note)}"
-        for place, note in enumerate(notes)
-    ]
-    return "\n".join([*lines, rf"\par\noindent {latex_text(sheet.reading)}", r"\endgroup", ""])
-
-
-def latex_text(text: str) -> str:
-    """Escape a text for LaTeX, so that it prints as it reads.
-
-    A letter that LaTeX would stop at, such as one of another script, becomes a question mark.
-    """
-    return "".join(
-        LATEX.get(character, character if character <= LATIN else "?")
-        for character in " ".join(text.split())
-    )
-
-
 def comma_separated(data: pa.Table) -> str:
     """Write rows as CSV: an empty place for null, `; ` between the texts of a list."""
     out = io.StringIO()
@@ -168,13 +90,3 @@ def _said(cell: Cell) -> str:
 
 def _markdown(text: str) -> str:
     return MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
-
-
-def _letter(place: int) -> str:
-    """Count a, b, ..., z, aa, ab, ..."""
-    text = ""
-    place += 1
-    while place:
-        place, rest = divmod(place - 1, 26)
-        text = chr(ord("a") + rest) + text
-    return text

@@ -98,8 +98,9 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Return the mean and the sample standard deviation (divisor n - 1); None for one value."""
     if not values:
         raise ValueError("a mean needs one value or more, got none")
-    mean = float(np.mean(values))
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
+    if len(values) == 1:
+        return float(values[0]), None
+    return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
 def mean_of_all(values: Sequence[float | None]) -> float | None:
@@ -143,7 +144,7 @@ def estimate(runs: Sequence[Run]) -> Estimate | None:
     if not runs:
         return None
     mean, spread = mean_and_spread(_accuracies(runs))
-    distinct = len(np.unique(np.concatenate([run.example for run in runs])))
+    distinct = len(_by_example(runs)[0])
     low, high = wilson(mean, distinct)
     return Estimate(mean, low, high, spread, len(runs), distinct)
 
@@ -175,13 +176,9 @@ def difference(
     """
     if not ours or not theirs:
         return None
-    (our_ids, our_means), (their_ids, their_means) = _by_example(ours), _by_example(theirs)
-    common, our_place, their_place = np.intersect1d(our_ids, their_ids, return_indices=True)
-    count = len(common)
+    count, total, squares = _differences(ours, theirs)
     if not count:
         return None
-    differences = our_means[our_place] - their_means[their_place]
-    total, squares = float(differences.sum()), float((differences**2).sum())
     centre = total / (count + 2)
     variance = squares + 1 - total * total / (count + 2)
     half = NormalDist().inv_cdf(0.975) * math.sqrt(variance) / (count + 2)
@@ -196,12 +193,51 @@ def difference(
     return Difference(total / count, low, high, spread, count)
 
 
+def common_places(
+    one: NDArray[np.int64], other: NDArray[np.int64]
+) -> tuple[NDArray[np.intp] | slice, NDArray[np.intp] | slice]:
+    """Say where the examples that both have stand in each, in one order for both.
+
+    Args:
+        one: (N,) distinct ids.
+        other: (M,) distinct ids.
+    """
+    # Nearly always they are the same ones, and to compare is cheaper than to sort.
+    if np.array_equal(one, other):
+        return slice(None), slice(None)
+    _, ours, theirs = np.intersect1d(one, other, return_indices=True)
+    return ours, theirs
+
+
+def _differences(ours: Sequence[Run], theirs: Sequence[Run]) -> tuple[int, float, float]:
+    """Return how many examples both have, the sum of their differences, and that of the squares."""
+    (one, *more), (other, *others) = ours, theirs
+    if not more and not others and np.array_equal(one.example, other.example):
+        total = np.count_nonzero(one.correct) - np.count_nonzero(other.correct)
+        return len(one.example), float(total), float(np.count_nonzero(one.correct != other.correct))
+    (our_ids, our_means), (their_ids, their_means) = _by_example(ours), _by_example(theirs)
+    our_place, their_place = common_places(our_ids, their_ids)
+    differences = our_means[our_place] - their_means[their_place]
+    return len(differences), float(differences.sum()), float((differences**2).sum())
+
+
+def share(correct: Correct) -> float:
+    """Return the share that is right, which numpy's mean of booleans finds more slowly."""
+    return np.count_nonzero(correct) / len(correct)
+
+
 def _accuracies(runs: Sequence[Run]) -> list[float]:
-    return [float(np.mean(run.correct)) for run in runs]
+    return [share(run.correct) for run in runs]
 
 
 def _by_example(runs: Sequence[Run]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the ids, each once, and the mean over the runs that were tried on it."""
+    """Return the ids, each once and rising, and the mean over the runs that were tried on it."""
+    first = runs[0].example
+    rising = bool(np.all(first[1:] > first[:-1]))
+    if rising and len(runs) == 1:
+        return first, runs[0].correct.astype(np.float64)
+    if rising and all(np.array_equal(run.example, first) for run in runs[1:]):
+        return first, np.sum([run.correct for run in runs], axis=0) / len(runs)
     ids, place = np.unique(np.concatenate([run.example for run in runs]), return_inverse=True)
     right = np.concatenate([run.correct for run in runs]).astype(np.float64)
     return ids, np.bincount(place, weights=right) / np.bincount(place)

@@ -29,7 +29,8 @@ class StudyInfo(TypedDict):
     """A study in words.
 
     Attributes:
-        name: the study's name, part of file names.
+        name: the study's name, part of file names; of a reference run, with its device
+            (`cifar10_cpu@cpu`).
         title: one line.
         description: what the study is for; may be empty.
         dataset: the data set's name.
@@ -47,6 +48,9 @@ class StudyInfo(TypedDict):
         attack_sources: the method on whose cells an attack is crafted, by attack; for an attack on
             the attacked cell itself, none.
         strict: no tables are written if an audit fails.
+        data_set: the data set's `module`, `parameters` and `split`.
+        published: the trainings in the registry of published numbers that a method stands beside,
+            by label; a method without any is not there.
         failures: the cells without numbers.
     """
 
@@ -65,7 +69,26 @@ class StudyInfo(TypedDict):
     certificates: list[str]
     attack_sources: dict[str, str]
     strict: bool
+    data_set: dict[str, Any]
+    published: dict[str, list[str]]
     failures: list[Failure]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A reference run of a study that stands beside the study's own run.
+
+    Attributes:
+        name: `digits@cpu`.
+        words: what it was made on, with and when.
+        environment: the versions that it was made with.
+        collected: the folder of its collected tables.
+    """
+
+    name: str
+    words: str
+    environment: Mapping[str, str]
+    collected: Path
 
 
 @dataclass(frozen=True)
@@ -76,11 +99,16 @@ class StudyReport:
         info: the study in words.
         collected: the folder of its collected tables; without it the study shows as failed.
         figures: the folder of its figures.
+        reference: if these are the committed rows of a reference run, what it was made on, with and
+            when; its `name` in `info` is then `cifar10_cpu@cpu`.
+        beside: the reference runs of a study that was run here.
     """
 
     info: StudyInfo
     collected: Path
     figures: Path
+    reference: str | None = None
+    beside: tuple[Beside, ...] = ()
 
 
 def check_info(info: Mapping[str, Any]) -> StudyInfo:

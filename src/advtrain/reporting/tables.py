@@ -1,33 +1,39 @@
 """The tables of a study, computed from its rows alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from advtrain.published.claims import read_claims
+from advtrain.published.registry import Number, read_registry
 from advtrain.reporting.audits import AuditError, audit_rows, failures
 from advtrain.reporting.certified import certified_rows
+from advtrain.reporting.claims import claim_rows
 from advtrain.reporting.comparisons import comparison_rows, pairs
 from advtrain.reporting.costs import cost_rows
 from advtrain.reporting.curve import curve_points
+from advtrain.reporting.latex import latex
 from advtrain.reporting.layout import (
     audits_sheet,
     certified_sheet,
+    claims_sheet,
     comparisons_sheet,
     costs_sheet,
     curve_sheet,
     methods_sheet,
     overlap_sheet,
+    published_sheet,
     results_sheet,
     selection_sheet,
     transformed_sheet,
 )
-from advtrain.reporting.measure import measure, units
+from advtrain.reporting.measure import Unit, measure, units
 from advtrain.reporting.methods import method_rows
 from advtrain.reporting.overlap import overlap_rows
+from advtrain.reporting.published import PublishedRow, published_rows
 from advtrain.reporting.results import result_rows
 from advtrain.reporting.selection import selection_rows
-from advtrain.reporting.sheet import Sheet, comma_separated, latex, markdown
+from advtrain.reporting.sheet import Sheet, comma_separated, markdown
 from advtrain.reporting.study import StudyInfo, check_info
 from advtrain.reporting.transformed import transformed_rows
 from advtrain.results.collect import Collected, read_collected
@@ -41,8 +47,9 @@ def write_tables(collected_folder: Path, study_info: Mapping[str, Any], out: Pat
         collected_folder: the study's collected rows.
         study_info: the study in words, as in `study.StudyInfo`.
         out: the folder that gets `results.*`, `methods.*`, `selection.*`, `certified.*`,
-            `comparisons.*`, `overlap.*`, `transformed.*`, `audits.*`, `curve.*` and `costs.*`
-            (measured times, so it alone differs between two runs of the same thing).
+            `comparisons.*`, `overlap.*`, `transformed.*`, `audits.*`, `published.*`, `claims.*`,
+            `curve.*` and `costs.*` (measured times, so it alone differs between two runs of the
+            same thing).
 
     Returns:
         The files.
@@ -71,21 +78,52 @@ def write_tables(collected_folder: Path, study_info: Mapping[str, Any], out: Pat
     return written
 
 
-def sheets(collected: Collected, info: StudyInfo) -> dict[str, Sheet]:
-    """Compute a study's tables; one that has nothing to show has no rows, and says why."""
-    grouped = units(measure(collected), info)
+def sheets(
+    collected: Collected, info: StudyInfo, grouped: Sequence[Unit] | None = None
+) -> dict[str, Sheet]:
+    """Compute a study's tables; one that has nothing to show has no rows, and says why.
+
+    Args:
+        collected: the study's rows.
+        info: the study in words.
+        grouped: its cells as `measure.units` groups them, where the caller has them already.
+    """
+    if grouped is None:
+        grouped = units(measure(collected), info)
     results = result_rows(grouped, info)
     compared = pairs(grouped, results, info)
-    claims = read_claims()
+    claims, registry = read_claims(), read_registry()
+    methods = method_rows(results, info, claims)
+    # Natural training itself is no row of the methods.
+    relative: dict[str, float | None] = {
+        unit.name: 1.0 for unit in grouped if _is_natural(unit, info)
+    }
+    relative |= {row.unit.name: row.relative for row in methods}
+    published = published_rows(grouped, collected.cells, info, registry, relative)
     return {
         "results": results_sheet(results, info),
-        "methods": methods_sheet(method_rows(results, info, claims), info, claims.source),
+        "methods": methods_sheet(methods, info, claims.source),
         "selection": selection_sheet(selection_rows(grouped, results, info), info),
         "certified": certified_sheet(certified_rows(grouped, info), info),
         "comparisons": comparisons_sheet(comparison_rows(results, compared), compared, info),
         "overlap": overlap_sheet(overlap_rows(results, info["attacks"]), info),
         "transformed": transformed_sheet(transformed_rows(grouped), info),
         "audits": audits_sheet(audit_rows(grouped, info), info),
-        "costs": costs_sheet(cost_rows(grouped, collected.costs), info),
+        "published": published_sheet(published, info),
+        "claims": claims_sheet(claim_rows(results, collected.cells, info, registry.ranges), info),
+        "costs": costs_sheet(cost_rows(grouped, collected.costs), info, _minutes(published)),
         "curve": curve_sheet(curve_points(grouped, info), info),
     }
+
+
+def _is_natural(unit: Unit, info: StudyInfo) -> bool:
+    return info["method_modules"].get(unit.method) == "natural"
+
+
+def _minutes(rows: Sequence[PublishedRow]) -> dict[str, list[Number]]:
+    """Return the minutes that were published, by method."""
+    found: dict[str, list[Number]] = {}
+    for row in rows:
+        if row.number.evaluation.quantity == "minutes":
+            found.setdefault(row.method, []).append(row.number)
+    return found

@@ -1,7 +1,6 @@
 """Kept adversarial images: the same few examples of every evaluation that kept them."""
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from advtrain.provenance import hash_file
 from advtrain.results.files import DamagedFileError
+from advtrain.results.images import PreparedSplit, class_name, prepared_split
 from advtrain.results.schema import ADVERSARIAL
 
 SHOWN = 4
@@ -40,25 +39,6 @@ class Kept:
     rows: pa.Table
 
 
-@dataclass(frozen=True)
-class _TestSplit:
-    """The prepared test split, of which nothing is read before it is asked for.
-
-    Attributes:
-        path: its file.
-        classes: their names.
-        example: (N,) ids, in the order of the split.
-        label: (N,) classes.
-        image: (N,) texts of bytes, C * H * W of them.
-    """
-
-    path: Path
-    classes: Sequence[str]
-    example: NDArray[np.int64]
-    label: NDArray[np.int16]
-    image: pa.FixedSizeBinaryArray
-
-
 def adversarial_rows(kept: Sequence[Kept], prepared: Path | None) -> pa.Table:
     """Read what the kept images are of the chosen examples, and the clean images beside them.
 
@@ -75,7 +55,7 @@ def adversarial_rows(kept: Sequence[Kept], prepared: Path | None) -> pa.Table:
     """
     if prepared is None or not kept:
         return ADVERSARIAL.empty_table()
-    split = _test_split(prepared)
+    split = prepared_split(prepared, "test")
     chosen = chosen_examples(kept, split.example)
     rows = [row for one in kept for row in _rows(one, split, chosen)]
     return pa.Table.from_pylist(rows, ADVERSARIAL)
@@ -101,7 +81,7 @@ def chosen_examples(kept: Sequence[Kept], order: NDArray[np.int64]) -> list[int]
     return found
 
 
-def _rows(one: Kept, split: _TestSplit, chosen: Sequence[int]) -> list[dict[str, Any]]:
+def _rows(one: Kept, split: PreparedSplit, chosen: Sequence[int]) -> list[dict[str, Any]]:
     found = []
     for example, x_adv in _images(one.path, chosen).items():
         (place,) = np.flatnonzero(split.example == example)
@@ -115,7 +95,7 @@ def _rows(one: Kept, split: _TestSplit, chosen: Sequence[int]) -> list[dict[str,
                 f"{x_adv.size} pixel values, in {split.path} of the class {split.label[place]} "
                 f"with {clean.size}; delete {one.path.parent} and run snakemake again"
             )
-        names = {f"{name}_name": _name(split.classes, k) for name, k in classes.items()}
+        names = {f"{name}_name": class_name(split.classes, k) for name, k in classes.items()}
         channels, height, width = x_adv.shape
         found.append(
             {
@@ -132,13 +112,6 @@ def _rows(one: Kept, split: _TestSplit, chosen: Sequence[int]) -> list[dict[str,
             }
         )
     return found
-
-
-def _name(classes: Sequence[str], index: int) -> str:
-    """Name a class; a model of one's own may know more of them, and -1 is none."""
-    if index < 0:
-        return "none"
-    return classes[index] if index < len(classes) else str(index)
 
 
 def _images(path: Path, chosen: Sequence[int]) -> dict[int, NDArray[np.floating[Any]]]:
@@ -160,28 +133,3 @@ def _images(path: Path, chosen: Sequence[int]) -> dict[int, NDArray[np.floating[
         raise DamagedFileError(
             f"{path}: expected the examples of the rows beside it, has none {error}; {mend}"
         ) from error
-
-
-def _test_split(folder: Path) -> _TestSplit:
-    """Map the test split, after its checksum was compared."""
-    path, description = folder / "test.arrow", folder / "dataset.json"
-    try:
-        facts = json.loads(description.read_text(encoding="utf-8"))
-        got = hash_file(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error.filename} is not there; run the prepare step, or `dvc pull`"
-        ) from None
-    if got != facts["sha256"][path.name]:
-        raise DamagedFileError(
-            f"{path}: damaged, sha256 is {got}, {description.name} says "
-            f"{facts['sha256'][path.name]}; delete the folder and run the prepare step again"
-        )
-    rows = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    return _TestSplit(
-        path=path,
-        classes=facts["classes"],
-        example=rows["example"].to_numpy(),
-        label=rows["label"].to_numpy(),
-        image=rows["image"],
-    )

@@ -7,7 +7,7 @@ looking wrong; so nothing is collected until every file's stamps agree with the 
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,33 @@ from advtrain.graph.timings import (
 )
 from advtrain.results.adversarial import FILE, Kept, adversarial_rows
 from advtrain.results.certified import read_certified
+from advtrain.results.example_values import (
+    EXAMPLE_VALUES,
+    EXTREMES,
+    distribution_rows,
+    extreme_rows,
+    read_values,
+)
+from advtrain.results.example_values import FILE as VALUES_FILE
 from advtrain.results.files import DamagedFileError, read_table, write_table
 from advtrain.results.history import Row, history_table, read_history
+from advtrain.results.images import prepared_split
+from advtrain.results.landscapes import LANDSCAPES, read_landscapes
 from advtrain.results.names import parse_cell
 from advtrain.results.outcomes import read_outcomes, table_stamps
 from advtrain.results.probes import read_probes
 from advtrain.results.schema import ADVERSARIAL, CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
 
 AGREE = ("label", "clean_prediction")
-TABLES = ("outcomes", "cells", "histories", "costs", "certified", "probes", "adversarial")
+ROWS = ("outcomes", "cells", "histories", "costs", "certified", "probes")
+PICTURES = {
+    "adversarial": ADVERSARIAL,
+    "landscapes": LANDSCAPES,
+    "example_values": EXAMPLE_VALUES,
+    "extremes": EXTREMES,
+}
+"""What the figures alone are drawn from: rows that are kept without them lack those figures."""
+TABLES = (*ROWS, *PICTURES)
 
 
 class MixedStampsError(ValueError):
@@ -74,6 +92,8 @@ class CellRecord:
         evaluations: the attacks on it.
         certificates: the certificates on it.
         probes: what was looked at of its gradients: one, or none.
+        landscapes: the loss around some examples, of the same looks.
+        values: the file of what the method learnt of each training example; None if it learns none.
     """
 
     study: str
@@ -86,6 +106,8 @@ class CellRecord:
     evaluations: tuple[Evaluation, ...]
     certificates: tuple[Evaluation, ...] = ()
     probes: tuple[Evaluation, ...] = ()
+    landscapes: tuple[Evaluation, ...] = ()
+    values: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +121,9 @@ class Collected:
     certified: pa.Table
     probes: pa.Table
     adversarial: pa.Table
+    landscapes: pa.Table = field(default_factory=LANDSCAPES.empty_table)
+    example_values: pa.Table = field(default_factory=EXAMPLE_VALUES.empty_table)
+    extremes: pa.Table = field(default_factory=EXTREMES.empty_table)
 
 
 def read_cell(
@@ -124,11 +149,14 @@ def read_cell(
         DamagedFileError: if one is damaged.
     """
     folder = root / "results" / "train" / study / cell
+    looked = root / "results" / "probe" / study / cell
+    manifest = _read_json(folder / "manifest.json")
+    learnt = any(path.endswith(f"/{VALUES_FILE}") for path in manifest["outputs"])
     return CellRecord(
         study=study,
         cell=cell,
         folder=folder,
-        manifest=_read_json(folder / "manifest.json"),
+        manifest=manifest,
         summary=_read_json(folder / "summary.json"),
         history=read_history(folder / "history.parquet"),
         timing=_read_timing(folder),
@@ -144,12 +172,11 @@ def read_cell(
             )
             for name in certificates
         ),
-        probes=tuple(
-            _read_evaluation(
-                root / "results" / "probe" / study / cell / name, "probes", read_probes
-            )
-            for name in probes
+        probes=tuple(_read_evaluation(looked / name, "probes", read_probes) for name in probes),
+        landscapes=tuple(
+            _read_evaluation(looked / name, "landscapes", read_landscapes) for name in probes
         ),
+        values=folder / VALUES_FILE if learnt else None,
     )
 
 
@@ -168,7 +195,7 @@ def collect(
         experiment: the MLflow experiment that shows the cells; the study's name if not given. A
             run has the name of its cell.
         prepared: the folder of the prepared data set, with the clean images of those that attacks
-            kept; without it none are shown.
+            kept, and those of the training; without it none are shown.
 
     Returns:
         The tables, whose rows do not depend on the order of `cells`.
@@ -197,6 +224,8 @@ def collect(
         certified=_stacked(CERTIFIED, [record.certificates for record in records]),
         probes=_stacked(PROBES, [record.probes for record in records]),
         adversarial=adversarial_rows(_kept(records), prepared),
+        landscapes=_stacked(LANDSCAPES, [record.landscapes for record in records]),
+        **_learnt(records, prepared),
     )
 
 
@@ -209,20 +238,24 @@ def write_collected(collected: Collected, folder: Path) -> list[Path]:
 
 
 def read_collected(folder: Path) -> Collected:
-    """Read the tables of a study.
+    """Read the tables of a study; one of `PICTURES` that is not there has no rows.
 
     Raises:
-        FileNotFoundError: if one is not there.
+        FileNotFoundError: if another one is not there.
         DamagedFileError: if one is damaged or holds other columns.
     """
-    found = {name: read_table(folder / f"{name}.parquet") for name in TABLES}
+    paths = {name: folder / f"{name}.parquet" for name in TABLES}
+    found = {
+        name: read_table(path) if name in ROWS or path.exists() else PICTURES[name].empty_table()
+        for name, path in paths.items()
+    }
     schemas = {
         "outcomes": OUTCOMES,
         "cells": CELLS,
         "costs": COSTS,
         "certified": CERTIFIED,
         "probes": PROBES,
-        "adversarial": ADVERSARIAL,
+        **PICTURES,
     }
     for name, schema in schemas.items():
         if not found[name].schema.equals(schema):
@@ -306,7 +339,7 @@ def _cell_problems(study: str, record: CellRecord) -> list[str]:
         problems.append(f"{place}: is a cell of the study {record.study}, expected {study}")
     attacks = [("attack", one) for one in record.evaluations]
     certificates = [("certificate", one) for one in record.certificates]
-    probes = [("probe", one) for one in record.probes]
+    probes = [("probe", one) for one in (*record.probes, *record.landscapes)]
     for kind, evaluation in (*attacks, *certificates, *probes):
         weights = _weights(evaluation)
         expected = {
@@ -398,7 +431,7 @@ def _label_problems(place: str, record: CellRecord) -> list[str]:
         zip(*(attacked.rows[name].to_pylist() for name in ("example", "label")), strict=True)
     )
     problems = []
-    for one in (*record.certificates, *record.probes):
+    for one in (*record.certificates, *record.probes, *record.landscapes):
         columns = (one.rows[name].to_pylist() for name in ("example", "label"))
         others = sum(
             labels.get(example, label) != label for example, label in zip(*columns, strict=True)
@@ -525,6 +558,21 @@ def _kept(records: Sequence[CellRecord]) -> list[Kept]:
         for one in _by_name(record.evaluations)
         if one.manifest["params"].get("adversarial") and _weights(one) == "last"
     ]
+
+
+def _learnt(records: Sequence[CellRecord], prepared: Path | None) -> dict[str, pa.Table]:
+    """Sum up what the methods learnt of the training examples, and show the extreme ones."""
+    learnt = [(record.cell, record.values) for record in records if record.values]
+    train = prepared_split(prepared, "train") if learnt and prepared else None
+    distributions, extremes = [EXAMPLE_VALUES.empty_table()], [EXTREMES.empty_table()]
+    for cell, path in learnt:
+        values = read_values(path)
+        distributions.append(distribution_rows(cell, values))
+        extremes.append(extreme_rows(cell, values, train))
+    return {
+        "example_values": pa.concat_tables(distributions).combine_chunks(),
+        "extremes": pa.concat_tables(extremes).combine_chunks(),
+    }
 
 
 def _by_name(evaluations: Iterable[Evaluation]) -> list[Evaluation]:

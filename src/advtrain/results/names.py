@@ -1,5 +1,6 @@
 """The names of cells and evaluations, read back into their parts."""
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -61,6 +62,7 @@ def parse_cell(name: str) -> CellName:
     )
 
 
+@functools.cache
 def parse_evaluation(name: str) -> EvaluationName:
     """Read an evaluation's name.
 

@@ -19,6 +19,8 @@ from advtrain.tracking.tracker import Metric
 # Columns of a history that say where a row stands, not what was measured.
 POSITION = ("epoch", "time")
 
+PLACES = 6
+
 # `seconds` is the whole training's.
 CURVES = {"seconds": "epoch_seconds"}
 
@@ -108,7 +110,7 @@ def evaluation(found: Finished) -> Result:
             "robust_accuracy": pc.equal(rows["adversarial_prediction"], rows["label"]),
         }
     measured |= {"mean_forward_passes": rows["forward"], "mean_backward_passes": rows["backward"]}
-    values = {name: pc.mean(column).as_py() for name, column in measured.items()}
+    values = {name: rounded(pc.mean(column).as_py()) for name, column in measured.items()}
     metrics = numbers({**values, **_spent(timing, len(rows))}, timing["finished"])
     weights = {str(manifest["params"]["weights"]): table_stamps(rows, path)["checkpoint"]}
     return Result(manifest, timing, metrics, weights)
@@ -159,6 +161,11 @@ def numbers(values: Mapping[str, Any], time: float) -> tuple[Metric, ...]:
         for name, value in values.items()
         if _is_number(value)
     )
+
+
+def rounded(value: float) -> float:
+    """Round a mean as the metrics of the report are, so that a column of them can be read."""
+    return round(value, PLACES)
 
 
 def _is_number(value: Any) -> bool:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+SERVERS = ("http://", "https://")
+DEFAULT_UI = "http://127.0.0.1:5000"
 
 
 def home(root: Path) -> Path:
@@ -26,6 +28,30 @@ def tracking_uri(root: Path) -> str:
         return uri
     _, _, options = uri.partition("?")
     return f"sqlite:///{home(root) / path}" + (f"?{options}" if options else "")
+
+
+def web_address(uri: str) -> str:
+    """Return where people look at the runs: `MLFLOW_UI`, else the server, else `mlflow ui` here.
+
+    Args:
+        uri: where MLflow keeps the runs.
+    """
+    served = without_login(uri) if uri.startswith(SERVERS) else DEFAULT_UI
+    return (os.environ.get("MLFLOW_UI", "").strip() or served).rstrip("/")
+
+
+def start_command(root: Path, uri: str) -> str:
+    """Return the command that makes MLflow answer, to be given at the top of the repository.
+
+    Args:
+        root: the repository's top folder.
+        uri: where MLflow keeps the runs; what is a server needs no command.
+    """
+    if uri.startswith(SERVERS):
+        return ""
+    if database(uri) == home(root) / "mlflow.db":
+        return "mlflow ui"
+    return 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"'
 
 
 def database(uri: str) -> Path | None:
@@ -53,6 +79,11 @@ def lock_path(root: Path, uri: str) -> Path:
 def without_password(text: str) -> str:
     """Take the user and password out of the URLs of a text, to show it."""
     return re.sub(r"://[^/@\s]*@", "://***@", text)
+
+
+def without_login(address: str) -> str:
+    """Take the user and password out of an address, to open it."""
+    return re.sub(r"://[^/@\s]*@", "://", address)
 
 
 def _short(uri: str) -> str:

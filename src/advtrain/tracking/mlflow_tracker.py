@@ -1,4 +1,4 @@
-"""The MLflow tracker: the one module that imports mlflow, and only when there is news.
+"""The MLflow tracker: it imports mlflow only when there is news.
 
 Importing MLflow and opening a SQLite file takes seconds, fresh files that several processes
 migrate at once break, and a call costs the same for one metric as for hundreds. Hence the import
@@ -6,14 +6,17 @@ inside functions, the lock, and one call per run.
 """
 
 import functools
+import hashlib
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -22,6 +25,7 @@ from advtrain.tracking import sqlite
 from advtrain.tracking.location import database, without_password
 from advtrain.tracking.tracker import (
     OPTIONAL_TAGS,
+    Artifact,
     DatasetRead,
     Deliver,
     Metric,
@@ -29,6 +33,7 @@ from advtrain.tracking.tracker import (
     RunRecord,
     UnreachableError,
 )
+from advtrain.tracking.views import experiment_tags, run_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,6 +57,8 @@ PATIENCE = 120.0  # seconds to wait for another process that delivers
 @dataclass(frozen=True)
 class MlflowTracker:
     """Shows runs in MLflow: an experiment per study, a run per cell, a child per evaluation.
+
+    A study with tables has one more run, with them, the figures and the report.
 
     Attributes:
         uri: where MLflow keeps them.
@@ -91,9 +98,9 @@ class MlflowTracker:
         client.search_experiments(max_results=1)
         return client
 
-    def _deliver(self, client: "MlflowClient", record: RunRecord) -> None:
+    def _deliver(self, client: "MlflowClient", record: RunRecord) -> str:
         try:
-            _show(client, self.uri, record)
+            return _show(client, self.uri, record)
         except Exception as error:
             try:
                 client.search_experiments(max_results=1)
@@ -130,13 +137,18 @@ def _client(uri: str, file: int) -> "MlflowClient":
     return mlflow.MlflowClient(uri)
 
 
-def _show(client: "MlflowClient", uri: str, record: RunRecord) -> None:
-    """Make MLflow show a run, logging only what it does not show yet; the status comes last."""
+def _show(client: "MlflowClient", uri: str, record: RunRecord) -> str:
+    """Make MLflow show a run, logging only what it does not show yet; the status comes last.
+
+    Returns:
+        The address of its page, below MLflow's own.
+    """
     from mlflow.entities import Param, RunTag
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH, MAX_TAG_VAL_LENGTH
 
-    experiment = _experiment(client, uri, record.study)
-    tags = {name: _fit(value, MAX_TAG_VAL_LENGTH) for name, value in record.tags.items()}
+    experiment = _experiment(client, uri, record)
+    described = {**record.tags, "mlflow.note.content": record.description}
+    tags = {name: _fit(value, MAX_TAG_VAL_LENGTH) for name, value in described.items() if value}
     # The key goes in with the run itself: whatever happens next, it is found again.
     tags["advtrain.key"] = record.key
     if record.parent and (parent := _find(client, experiment, record.parent)):
@@ -163,7 +175,10 @@ def _show(client: "MlflowClient", uri: str, record: RunRecord) -> None:
             client.delete_tag(run_id, name)
     if record.dataset and not (run.inputs and run.inputs.dataset_inputs):
         _log_dataset(client, run_id, record.dataset)
+    if record.artifacts:
+        _log_artifacts(client, run, record.artifacts)
     _end(client, run, record)
+    return run_page(experiment, run_id)
 
 
 def _end(client: "MlflowClient", run: "Run", record: RunRecord) -> None:
@@ -176,15 +191,22 @@ def _end(client: "MlflowClient", run: "Run", record: RunRecord) -> None:
         client.set_terminated(run.info.run_id, record.status, end)
 
 
-def _experiment(client: "MlflowClient", uri: str, study: str) -> str:
-    experiment = client.get_experiment_by_name(study)
+def _experiment(client: "MlflowClient", uri: str, record: RunRecord) -> str:
+    """Return the number of a study's experiment; made, taken back and described where need be."""
+    from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH
+
+    experiment = client.get_experiment_by_name(record.study)
     if experiment is None:
         path = database(uri)
-        # Nothing is logged there, but by default it would depend on the current folder.
-        folder = (path.parent / "mlruns" / study).as_uri() if path else None
-        return client.create_experiment(study, artifact_location=folder)
+        # By default it would depend on the current folder.
+        folder = (path.parent / "mlruns" / record.study).as_uri() if path else None
+        tags = record.experiment_tags or experiment_tags()
+        return client.create_experiment(record.study, artifact_location=folder, tags=dict(tags))
     if experiment.lifecycle_stage != "active":
         client.restore_experiment(experiment.experiment_id)
+    for name, value in record.experiment_tags.items():
+        if experiment.tags.get(name) != (fitting := _fit(value, MAX_EXPERIMENT_TAG_VAL_LENGTH)):
+            client.set_experiment_tag(experiment.experiment_id, name, fitting)
     return experiment.experiment_id
 
 
@@ -249,6 +271,20 @@ def _log_dataset(client: "MlflowClient", run: str, dataset: DatasetRead) -> None
     described = MetaDataset(source, name=dataset.name, digest=digest)  # type: ignore[abstract]
     context = InputTag("mlflow.data.context", dataset.context)
     client.log_inputs(run, [DatasetInput(Dataset(**described.to_dict()), [context])])
+
+
+def _log_artifacts(client: "MlflowClient", run: "Run", artifacts: Sequence[Artifact]) -> None:
+    """Make a run show files; a tag, which comes last, says that it does."""
+    digest = hashlib.sha256(repr(artifacts).encode()).hexdigest()[:16]
+    if run.data.tags.get("advtrain.artifacts") == digest:
+        return
+    with TemporaryDirectory() as folder:
+        for artifact in artifacts:
+            target = Path(folder, artifact.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(artifact.source, target)
+        client.log_artifacts(run.info.run_id, folder)
+    client.set_tag(run.info.run_id, "advtrain.artifacts", digest)
 
 
 def _milliseconds(time: float) -> int:

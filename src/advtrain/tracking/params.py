@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from advtrain.results.names import epsilon_text
+
 
 def flatten(params: Mapping[str, Any]) -> dict[str, str]:
     """Flatten a manifest's parameters.
@@ -13,9 +15,9 @@ def flatten(params: Mapping[str, Any]) -> dict[str, str]:
             `threat` is a norm and a budget.
 
     Returns:
-        `method: trades`, `method.beta: 6.0`, `norm: linf`, `epsilon: 0.2`, `seed: 0`: text as it
-        is, everything else as JSON. What is null at the top (the threat of a natural cell) is
-        left out.
+        `method: trades`, `method.beta: 6.0`, `norm: linf`, `epsilon: 8/255`, `seed: 0`: text as
+        it is, the budget as it is spoken of, everything else as JSON. What is null at the top (the
+        threat of a natural cell) is left out.
     """
     return {
         name: value if isinstance(value, str) else json.dumps(value)
@@ -30,7 +32,9 @@ def _columns(prefix: str, params: Mapping[str, Any]) -> Iterator[tuple[str, Any]
             if prefix or value is not None:
                 yield column, value
         elif column == "threat":
-            yield from _columns("", value)
+            yield "norm", value["norm"]
+            if value["epsilon"] is not None:
+                yield "epsilon", epsilon_text(value["epsilon"])
         elif "name" in value and isinstance(value.get("parameters"), Mapping):
             yield column, value["name"]
             if value.get("module", value["name"]) != value["name"]:

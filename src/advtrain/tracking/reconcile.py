@@ -5,15 +5,16 @@ or switched off in between: the next time sees the same difference and delivers 
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from advtrain.tracking import location, records
+from advtrain.tracking import location, records, runs_page, summaries
+from advtrain.tracking.columns import Columns
 from advtrain.tracking.ledger import Ledger
 from advtrain.tracking.mlflow_tracker import MlflowTracker
-from advtrain.tracking.sources import Cell, cells
+from advtrain.tracking.sources import Cell, Study, cells, studies
 from advtrain.tracking.tracker import Deliver, RefusedError, RunRecord, Tracker, UnreachableError
 
 
@@ -35,6 +36,8 @@ class Reconciled:
 def reconcile_mlflow(root: Path, *, everything: bool = False) -> Reconciled:
     """Make MLflow show the runs that are on disk; MLflow is imported only if there is news.
 
+    Beside the report, a page then says where each run is shown (`runs_page`).
+
     Args:
         root: the repository's top folder.
         everything: look at every run in MLflow, also where the ledger says it is delivered.
@@ -47,7 +50,10 @@ def reconcile_mlflow(root: Path, *, everything: bool = False) -> Reconciled:
     uri = location.tracking_uri(root)
     tracker = MlflowTracker(uri, location.lock_path(root, uri))
     ledger = Ledger.load(location.ledger_path(root, uri))
-    return reconcile(root, tracker, ledger, everything=everything)
+    done = reconcile(root, tracker, ledger, everything=everything)
+    start = location.start_command(root, uri)
+    runs_page.write(root, ledger.delivered, location.web_address(uri), start)
+    return done
 
 
 def reconcile(
@@ -65,18 +71,22 @@ def reconcile(
         ledger.forget()
     elif (shown := tracker.shows()) is not None:
         ledger.keep(shown)
-    found = cells(root)
+    found, laid = cells(root), _studies(root, ledger)
+    for cell in found:
+        if told := laid.columns.get(cell.study, {}).get(cell.cell):
+            cell.stamps.append(repr(told))
     unseen = [cell for cell in found if ledger.seen.get(cell.name) != cell.signature]
-    delivered, failures, unread = 0, list[str](), sum(cell.runs for cell in unseen)
+    delivered, failures = 0, list[str]()
+    unread = sum(cell.runs for cell in unseen) + len(laid.news)
     with ExitStack() as opened:
         opened.callback(ledger.save)
         deliver = _opening(tracker, opened)
-        for news in _news(root, ledger, found, unseen):
-            unread -= news.cell.runs if news.cell else 0
+        for news in _news(root, ledger, found, unseen, laid):
+            unread -= news.runs
             failures += news.troubles
             for place, record in enumerate(news.due):
                 try:
-                    deliver(record)
+                    page = deliver(record)
                 except RefusedError as error:
                     news.troubles.append(str(error))
                     failures.append(str(error))
@@ -84,38 +94,85 @@ def reconcile(
                     pending = len(failures) + len(news.due) - place + unread
                     return Reconciled(delivered, pending, str(error))
                 else:
-                    ledger.note(record)
+                    ledger.note(record, page)
                     delivered += 1
-            if news.cell:
-                ledger.see(news.cell, settled=news.settled and not news.troubles)
+            if news.files:
+                ledger.see(news.files, settled=news.settled and not news.troubles)
     return Reconciled(delivered, len(failures), failures[0] if failures else "")
 
 
 @dataclass
 class _News:
-    """The runs of a cell that the tracker does not show yet (`cell` None: of no cell on disk)."""
+    """Runs of a cell or a study that the tracker does not show yet (`files` None: of neither)."""
 
-    cell: Cell | None
+    files: Cell | Study | None
     due: list[RunRecord]
     troubles: list[str]
     settled: bool
 
+    @property
+    def runs(self) -> int:
+        """How many runs it has at least."""
+        return self.files.runs if isinstance(self.files, Cell) else int(self.files is not None)
 
-def _news(root: Path, ledger: Ledger, found: list[Cell], unseen: list[Cell]) -> Iterator[_News]:
+
+@dataclass(frozen=True)
+class _Studies:
+    """What the studies' tables say of their cells, and the studies whose tables are new."""
+
+    columns: Mapping[str, Mapping[str, Columns]]
+    news: list[_News]
+
+
+def _studies(root: Path, ledger: Ledger) -> _Studies:
+    """Read the studies whose tables or figures changed; of the others the ledger knows enough."""
+    news = []
+    for study in studies(root):
+        if ledger.seen.get(study.name) == study.signature:
+            continue
+        one = _News(study, [], [], True)
+        try:
+            summary = summaries.read(root, study.name)
+        except FileNotFoundError:
+            one.settled = False  # the step that makes the rest is not done, or never will be
+        except records.DAMAGE as error:
+            one.troubles.append(records.trouble(root, root / "reports/tables" / study.name, error))
+        else:
+            one.due.append(summary.record)
+            ledger.tell(study.name, summary.columns)
+        news.append(one)
+    return _Studies(ledger.columns, news)
+
+
+def _news(
+    root: Path, ledger: Ledger, found: list[Cell], unseen: list[Cell], laid: _Studies
+) -> Iterator[_News]:
     names = {cell.name for cell in found}
-    lost = [run for run in ledger.running.values() if f"{run['study']}/{run['cell']}" not in names]
+    running = ledger.running
+    lost = [run for run in running.values() if f"{run.study}/{run.cell}" not in names]
     yield _News(None, [records.vanished(run) for run in lost], [], True)
     for cell in unseen:
-        contents = records.read(root, cell)
+        contents = records.read(root, cell, laid.columns.get(cell.study, {}).get(cell.cell))
         if not contents.troubles:
             spoken_of = contents.waiting | {record.identity for record in contents.records}
             contents.records += [
                 records.vanished(run)
-                for identity, run in ledger.running.items()
-                if f"{run['study']}/{run['cell']}" == cell.name and identity not in spoken_of
+                for identity, run in running.items()
+                if f"{run.study}/{run.cell}" == cell.name and identity not in spoken_of
             ]
-        due = [one for one in contents.records if ledger.delivered.get(one.identity) != one.digest]
-        yield _News(cell, due, contents.troubles, contents.settled)
+        yield _News(cell, _due(ledger, contents.records), contents.troubles, contents.settled)
+    for one in laid.news:
+        yield _News(one.files, _due(ledger, one.due), one.troubles, one.settled)
+
+
+def _due(ledger: Ledger, found: list[RunRecord]) -> list[RunRecord]:
+    """Return the runs that have not been delivered as they are."""
+    shown = ledger.delivered
+    return [
+        one
+        for one in found
+        if shown.get(one.identity) is None or shown[one.identity].digest != one.digest
+    ]
 
 
 def _opening(tracker: Tracker, opened: ExitStack) -> Deliver:

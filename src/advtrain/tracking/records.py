@@ -5,8 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from advtrain.tracking import finished, unfinished
+from advtrain.results.names import parse_cell, parse_evaluation
+from advtrain.tracking import descriptions, finished, unfinished
+from advtrain.tracking.columns import Columns
 from advtrain.tracking.finished import Result
+from advtrain.tracking.ledger import Shown
 from advtrain.tracking.params import flatten
 from advtrain.tracking.sources import Cell, Finished
 from advtrain.tracking.tracker import DatasetRead, Metric, RunRecord, Status
@@ -34,17 +37,20 @@ class Contents:
     waiting: set[str] = field(default_factory=set)
 
 
-def read(root: Path, cell: Cell) -> Contents:
+def read(root: Path, cell: Cell, columns: Columns | None = None) -> Contents:
     """Read the runs of a cell.
 
     Args:
         root: the repository's top folder.
         cell: where its files lie.
+        columns: what the study's tables say of it, if there are any.
     """
     contents = Contents()
     trainings = _results(root, cell.trained, finished.training, contents)
     evaluations = _results(root, cell.evaluated, finished.evaluation, contents)
-    contents.records += [_trained(cell, one, evaluations.values()) for one in trainings.values()]
+    contents.records += [
+        _trained(cell, one, evaluations.values(), columns) for one in trainings.values()
+    ]
     evaluated = [_evaluated(cell, one) for one in evaluations.values()]
     open_jobs = _open_jobs(root, cell, trainings, evaluations, contents)
     contents.records += [record for record in open_jobs if not record.parent]
@@ -54,19 +60,20 @@ def read(root: Path, cell: Cell) -> Contents:
     return contents
 
 
-def vanished(running: Mapping[str, str]) -> RunRecord:
+def vanished(running: Shown) -> RunRecord:
     """Describe a run that was shown as running and that no file speaks of any more.
 
     Args:
         running: what the ledger noted of it.
     """
+    tags = _tags(stage=running.stage, cell=running.cell, status="killed")
     return RunRecord(
-        study=running["study"],
-        name=running["name"],
-        key=running["key"],
-        parent=running["parent"],
+        study=running.study,
+        name=running.name,
+        key=running.key,
+        parent=running.parent,
         status="KILLED",
-        tags={"advtrain.cell": running["cell"], "advtrain.status": "killed"},
+        tags=tags,
     )
 
 
@@ -86,7 +93,7 @@ def _results(
             # Snakemake removes a job's old files before the job replaces the old manifest.
             contents.settled = False
         except DAMAGE as error:
-            contents.troubles.append(_trouble(root, place.folder, error))
+            contents.troubles.append(trouble(root, place.folder, error))
     return found
 
 
@@ -110,25 +117,45 @@ def _open_jobs(
         except FileNotFoundError:
             contents.settled = False
         except DAMAGE as error:
-            contents.troubles.append(_trouble(root, path, error))
+            contents.troubles.append(trouble(root, path, error))
     return records
 
 
-def _trained(cell: Cell, result: Result, evaluations: Collection[Result]) -> RunRecord:
-    """Describe a finished training, with a column per evaluation of it."""
+def _trained(
+    cell: Cell, result: Result, evaluations: Collection[Result], tables: Columns | None
+) -> RunRecord:
+    """Describe a finished training, with a column per evaluation and those of the tables."""
     columns: dict[str, Metric] = {}
+    latest = result.timing["finished"]
     for evaluation in evaluations:
         if evaluation.trained == result.key:
+            latest = max(latest, evaluation.timing["finished"])
             for metric in evaluation.metrics:
                 if metric.name in ("robust_accuracy", "certified_accuracy"):
-                    name = f"{metric.name}/{evaluation.name}"
+                    name = f"{metric.name}/{_column(cell.cell, evaluation.name)}"
                     columns.setdefault(name, replace(metric, name=name))
+    if tables and tables.key == result.key:
+        for metric in finished.numbers(tables.values, latest):
+            columns.setdefault(metric.name, metric)
     record = _finished(cell, "train", result)
     tags = _tags(
         checkpoint_hash=result.checkpoints["last"], best_checkpoint_hash=result.checkpoints["best"]
     )
     metrics = (*record.metrics, *columns.values())
     return replace(record, tags={**record.tags, **tags}, metrics=metrics)
+
+
+def _column(cell: str, evaluation: str) -> str:
+    """Name an evaluation among a cell's columns: at the cell's own budget, the attack alone.
+
+    So the cells of two budgets have their numbers in one column, `pgd_20` (of the best weights
+    `pgd_20-best`), and `pgd_20-linf-0.1` is at a budget that the cell was not trained at. What has
+    no budget (`rotations-spatial`, `smoothing_025-l2`) needs none in its name.
+    """
+    trained, met = parse_cell(cell), parse_evaluation(evaluation)
+    if met.epsilon is not None and (met.norm, met.epsilon) != (trained.norm, trained.epsilon):
+        return evaluation
+    return met.attack if met.weights == "last" else f"{met.attack}-{met.weights}"
 
 
 def _evaluated(cell: Cell, result: Result) -> RunRecord:
@@ -148,6 +175,9 @@ def _finished(cell: Cell, stage: str, result: Result) -> RunRecord:
         status="FINISHED",
         started=timing["started"],
         finished=timing["finished"],
+        description=descriptions.of_result(
+            stage, cell.study, cell.cell, result.name, result.state, result.cause
+        ),
         params=flatten(manifest["params"]),
         tags=_tags(
             stage=stage,
@@ -173,7 +203,7 @@ def _open_job(cell: Cell, job: Mapping[str, Any], current: str) -> RunRecord:
         job: its progress file.
         current: the key of the training that `results/` shows, which is what is evaluated.
     """
-    evaluates = job["stage"] != "train"
+    evaluates, cause = job["stage"] != "train", str(job.get("cause") or "")
     key, name = str(job["key"]), str(job["name"]).rpartition("/")[2]
     return RunRecord(
         study=cell.study,
@@ -183,6 +213,9 @@ def _open_job(cell: Cell, job: Mapping[str, Any], current: str) -> RunRecord:
         status=STATUS[job["state"]],
         started=job["started"],
         finished=job["updated"] if job["state"] != "running" else None,
+        description=descriptions.of_result(
+            job["stage"], cell.study, cell.cell, name, job["state"], cause
+        ),
         params=flatten(job.get("params") or {}),
         tags=_tags(
             stage=job["stage"],
@@ -190,7 +223,7 @@ def _open_job(cell: Cell, job: Mapping[str, Any], current: str) -> RunRecord:
             study=cell.study,
             cell=cell.cell,
             status=job["state"],
-            cause=job.get("cause") or "",
+            cause=cause,
             evaluation=name if evaluates else "",
             train_key=current if evaluates else "",
         ),
@@ -210,7 +243,8 @@ def _dataset(inputs: Mapping[str, Any], context: str) -> DatasetRead | None:
     return None
 
 
-def _trouble(root: Path, path: Path, error: Exception) -> str:
+def trouble(root: Path, path: Path, error: Exception) -> str:
+    """Say in one line what could not be read, and the likely mend."""
     reason, _, _ = f"{type(error).__name__}: {error}".partition("\n")
     return (
         f"{path.relative_to(root).as_posix()} cannot be read ({reason}); "

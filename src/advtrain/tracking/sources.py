@@ -4,12 +4,15 @@ Per cell: `results/train/<study>/<cell>/`, `results/attack/<study>/<cell>/<evalu
 like below `results/certify`, the same folders in the store of finished cells (which keeps the
 manifest at the top of its entry), and for jobs that are not finished
 `.pipeline/progress/<stage>/<study>/<cell>[/<evaluation>].json` and
-`.pipeline/wip/train/<study>/<cell>.<key>/history.jsonl`.
+`.pipeline/wip/train/<study>/<cell>.<key>/history.jsonl`. Per study: the manifests of
+`results/collect/<study>/`, `reports/tables/<study>/` and `reports/figures/<study>/`, and the
+report's, which is of all studies of a run.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +22,13 @@ from advtrain.tracking.location import home
 
 # Folders between `results/<stage>` and a result.
 DEPTH = {"train": 2, "attack": 3, "certify": 3}
+
+STUDY_FOLDERS = (
+    "results/collect/{study}",
+    "reports/tables/{study}",
+    "reports/figures/{study}",
+    "reports",
+)
 
 
 class Finished(NamedTuple):
@@ -38,6 +48,7 @@ class Cell:
         evaluated: finished attacks and certificates, each in the same order.
         progress: files that say how far a job is.
         live: files with the rows of a training that goes on.
+        stamps: what the signature is made of.
     """
 
     name: str
@@ -61,14 +72,46 @@ class Cell:
     def signature(self) -> str:
         """A hash that changes when a file does: its time and size.
 
-        For a finished result its manifest stands for all, since it is written last.
+        For a finished result its manifest stands for all, since it is written last; what the
+        study's tables say of the cell is part of it.
         """
-        return hashlib.sha256("\n".join(sorted(self.stamps)).encode()).hexdigest()[:16]
+        return _signature(sorted(self.stamps))
 
     @property
     def runs(self) -> int:
         """How many runs it has at least."""
         return max(1, len(self.trained) + len(self.evaluated))
+
+
+@dataclass(frozen=True)
+class Study:
+    """The tables and figures of a study.
+
+    Attributes:
+        name: the study's.
+        signature: a hash that changes when one of the manifests does: its time and size.
+    """
+
+    name: str
+    signature: str
+
+
+def studies(root: Path) -> list[Study]:
+    """List the studies that have tables, without reading a file.
+
+    Args:
+        root: the repository's top folder.
+    """
+    found = []
+    for name in _names(f"{root}/reports/tables"):
+        stamps = []
+        for folder in STUDY_FOLDERS:
+            path = root / folder.format(study=name) / "manifest.json"
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                stat = path.stat()
+                stamps.append(f"{folder} {stat.st_mtime_ns} {stat.st_size}")
+        found.append(Study(name, _signature(stamps)))
+    return found
 
 
 def cells(root: Path) -> list[Cell]:
@@ -116,6 +159,10 @@ def cells(root: Path) -> list[Cell]:
         if cell := of((study, folder.rpartition(".")[0]), path):
             cell.live.append(Path(path))
     return [found[name] for name in sorted(found)]
+
+
+def _signature(stamps: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:16]
 
 
 def _folders(base: str, depth: int) -> Iterator[tuple[str, ...]]:

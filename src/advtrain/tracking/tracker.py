@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
@@ -52,6 +53,21 @@ class DatasetRead:
 
 
 @dataclass(frozen=True)
+class Artifact:
+    """A file that a run shows.
+
+    Attributes:
+        path: its name in the run, with the folders above it.
+        digest: SHA-256 of it; empty for a file that differs between two runs of the same thing.
+        source: where it lies.
+    """
+
+    path: str
+    digest: str
+    source: Path = field(repr=False)
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What a run is, as the files on disk say it.
 
@@ -61,8 +77,11 @@ class RunRecord:
         key: the content key, by which the run is found again.
         parent: the key of the training that an evaluation judges; empty for a training.
         started, finished: Unix seconds; None if it is not known or has not happened.
+        description: what a person should know of it, in Markdown.
         params: flat, as text.
         tags: what it comes from; a tag of `OPTIONAL_TAGS` that is not there is taken away.
+        artifacts: the files that it shows.
+        experiment_tags: what it says of its experiment.
     """
 
     study: str
@@ -72,10 +91,13 @@ class RunRecord:
     parent: str = ""
     started: float | None = None
     finished: float | None = None
+    description: str = ""
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
     dataset: DatasetRead | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    experiment_tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -90,7 +112,7 @@ class RunRecord:
 
 OPTIONAL_TAGS = ("advtrain.cause",)
 
-Deliver = Callable[[RunRecord], None]
+Deliver = Callable[[RunRecord], str]
 
 
 class Tracker(Protocol):
@@ -103,7 +125,8 @@ class Tracker(Protocol):
         """Open it, alone: no other process delivers meanwhile.
 
         Returns:
-            A function that makes the tracker show a run; a parent comes before its children.
+            A function that makes the tracker show a run, and says under what address below the
+            tracker's own (empty: under none); a parent comes before its children.
 
         Raises:
             UnreachableError: if it cannot be opened, or no more.
@@ -120,7 +143,7 @@ class NullTracker:
 
     def delivering(self) -> AbstractContextManager[Deliver]:
         """Open it."""
-        return nullcontext(lambda record: None)
+        return nullcontext(lambda record: "")
 
 
 @dataclass
@@ -137,5 +160,6 @@ class MemoryTracker:
         """Open it."""
         return nullcontext(self._deliver)
 
-    def _deliver(self, record: RunRecord) -> None:
+    def _deliver(self, record: RunRecord) -> str:
         self.runs[record.identity] = record
+        return f"runs/{record.identity}"

@@ -1,0 +1,337 @@
+"""`advtrain diff`: which numbers moved between two commits, two params files or two folders."""
+
+import argparse
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from advtrain.evaluate_command import with_evaluations
+from advtrain.graph.nodes import Graph, Node
+from advtrain.graph.records import Manifest, read_manifest, write_json
+from advtrain.graph.references import FACTS
+from advtrain.graph.store import Store
+from advtrain.params.reader import did_you_mean, read
+from advtrain.params.schema import Params
+from advtrain.reporting.changes import Version
+from advtrain.reporting.moved import MovedRow, moved_rows, moved_sheet
+from advtrain.reporting.moved_page import page, terminal
+from advtrain.reporting.sheet import Sheet, markdown
+from advtrain.reporting.study import UNKNOWN, StudyInfo, check_info
+from advtrain.results.collect import Collected, collect, read_cell, read_collected
+from advtrain.results.files import DamagedFileError, write_bytes
+
+COLLECTED = "results/collect"
+WORKSPACE = "the workspace"
+EVALUATED = ("attack", "certify")
+"""The stages, besides the trainings, that the compared numbers are computed by."""
+
+
+class DiffError(Exception):
+    """The two cannot be compared; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A side of the comparison.
+
+    Attributes:
+        name: what it is called.
+        studies: the studies that it has rows of.
+        read: reads one.
+    """
+
+    name: str
+    studies: tuple[str, ...]
+    read: Callable[[str], Version]
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What moved of one study."""
+
+    study: str
+    rows: Sequence[MovedRow]
+    sheet: Sheet
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of `advtrain diff`."""
+    command.add_argument(
+        "before",
+        metavar="REV1",
+        help="a commit, branch, tag or DVC experiment with a dvc.lock, or a folder of collected "
+        "rows (reports/reference/...); with --params, a params file",
+    )
+    command.add_argument("after", metavar="REV2", nargs="?", help="likewise; default the workspace")
+    command.add_argument(
+        "--params",
+        action="store_true",
+        help="compare the finished cells of two params files, from the store",
+    )
+    command.add_argument(
+        "--study", dest="only", nargs="+", metavar="NAME", help="these; default all in both"
+    )
+    command.add_argument("--same", action="store_true", help="show what did not move, too")
+    for ending, what in (("json", "JSON"), ("md", "Markdown"), ("html", "a page")):
+        command.add_argument(f"--{ending}", metavar="FILE", help=f"write it as {what}, too")
+
+
+def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespace) -> list[Moved]:
+    """Compare the studies that both sides have.
+
+    Args:
+        root: the repository's top folder.
+        here: the folder that the paths of the command line are relative to.
+        params: the parameters of the workspace, for the order of methods and the titles.
+        arguments: the command line.
+
+    Returns:
+        What moved, by study.
+
+    Raises:
+        DiffError: if a side is not known or not here, or they have no study in common.
+    """
+    before, after = (
+        _of_params(root, here, given) if arguments.params else _source(root, here, given)
+        for given in (arguments.before, arguments.after)
+    )
+    both = [study for study in after.studies if study in before.studies]
+    wanted = arguments.only or both
+    for study in wanted:
+        for side in (before, after):
+            if study not in side.studies:
+                raise DiffError(
+                    f"{side.name} has no rows of the study {study}"
+                    f"{did_you_mean(study, side.studies)}; it has {_listed(side.studies)}"
+                )
+    if not wanted:
+        raise DiffError(
+            f"no study is in both: {before.name} has rows of {_listed(before.studies)}, "
+            f"{after.name} of {_listed(after.studies)}"
+        )
+    found = []
+    for study in wanted:
+        old, new = before.read(study), after.read(study)
+        info = _info(root, params, study, (new.collected, old.collected))
+        rows = moved_rows(old, new, info)
+        sheet = moved_sheet(rows, before.name, after.name, info, same=arguments.same)
+        found.append(Moved(study, rows, sheet))
+    return found
+
+
+def write(found: Sequence[Moved], here: Path, arguments: argparse.Namespace) -> None:
+    """Print what moved, and write the files that were asked for."""
+    for one in found:
+        print(terminal(one.sheet))
+    sheets = [one.sheet for one in found]
+    texts: dict[str, Callable[[], str]] = {
+        "json": lambda: json.dumps(_data(found), indent=1) + "\n",
+        "md": lambda: "\n".join(map(markdown, sheets)),
+        "html": lambda: page(sheets),
+    }
+    for ending, text in texts.items():
+        if given := getattr(arguments, ending):
+            write_bytes(here / given, text().encode())
+
+
+def beyond_noise(found: Sequence[Moved]) -> bool:
+    """Whether a number moved beyond noise."""
+    return any(row.word == "beyond noise" for one in found for row in one.rows)
+
+
+def _data(found: Sequence[Moved]) -> dict[str, Any]:
+    return {
+        one.study: {"reading": one.sheet.reading, "rows": one.sheet.data.to_pylist()}
+        for one in found
+    }
+
+
+def _source(root: Path, here: Path, given: str | None) -> Source:
+    """Find a side: the workspace, a folder of collected rows, or what DVC recorded of a commit."""
+    if given is None:
+        return _workspace(root)
+    folder = here / given
+    if (folder / "outcomes.parquet").is_file():
+        study = folder.name.partition("@")[0]
+        return Source(folder.name, (study,), lambda _: _reference(folder))
+    return _recorded(root, given)
+
+
+def _workspace(root: Path) -> Source:
+    studies = sorted(path.parent.name for path in (root / COLLECTED).glob("*/cells.parquet"))
+
+    def version(study: str) -> Version:
+        collected = _read(root / COLLECTED / study, WORKSPACE)
+        paths = {
+            name: root / folder / "manifest.json" for name, folder in _folders(study, collected)
+        }
+        read = {name: read_manifest(path) for name, path in paths.items()}
+        return Version(WORKSPACE, collected, {name: one for name, one in read.items() if one})
+
+    return Source(WORKSPACE, tuple(studies), version)
+
+
+def _reference(folder: Path) -> Version:
+    """Read a folder of collected rows; a committed one says what it was computed with."""
+    facts = folder / FACTS
+    told = json.loads(facts.read_text(encoding="utf-8")) if facts.is_file() else {}
+    return Version(folder.name, _read(folder, folder.name), environment=told.get("environment", {}))
+
+
+def _recorded(root: Path, rev: str) -> Source:
+    """Read what DVC recorded of a commit, from its cache or remote."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc_data.index import DataIndexDirError
+
+    try:
+        files = DVCFileSystem(str(root), rev=rev)
+        top = files.ls("/", detail=False)
+    except DvcException as error:
+        raise DiffError(
+            f"{rev}: {error}; expected a commit, a branch, a tag, a DVC experiment or a folder of "
+            "collected rows"
+        ) from None
+    if "dvc.lock" not in [Path(path).name for path in top]:
+        raise DiffError(
+            f"{rev} has no dvc.lock, so no results were recorded with it; `make reproduce` or "
+            "`dvc repro` writes one, which is committed with the results"
+        )
+    absent = (OSError, DvcException, DataIndexDirError)
+    try:
+        studies = sorted(Path(path).name for path in files.ls(COLLECTED, detail=False))
+    except absent:
+        raise DiffError(_not_fetched(rev)) from None
+
+    def version(study: str) -> Version:
+        with tempfile.TemporaryDirectory() as scratch:
+            target = Path(scratch) / study
+            try:
+                files.get(f"{COLLECTED}/{study}", str(target), recursive=True)
+            except absent:
+                raise DiffError(_not_fetched(rev)) from None
+            collected = _read(target, rev)
+        manifests = {}
+        for name, folder in _folders(study, collected):
+            # Without manifests, the code that changed is told by its digest alone.
+            with contextlib.suppress(*absent):
+                manifests[name] = json.loads(files.read_text(f"{folder}/manifest.json"))
+        return Version(rev, collected, manifests)
+
+    return Source(rev, tuple(studies), version)
+
+
+def _not_fetched(rev: str) -> str:
+    return (
+        f"{rev}: the rows that its dvc.lock names are not in DVC's cache; `dvc fetch --all-commits "
+        f"{COLLECTED}` brings them if they were pushed"
+    )
+
+
+def _folders(study: str, collected: Collected) -> Iterator[tuple[str, str]]:
+    """Name each training and evaluation of collected rows, with the folder of its manifest."""
+    for row in collected.cells.select(["cell", "evaluations"]).to_pylist():
+        cell = row["cell"]
+        yield cell, f"results/train/{study}/{cell}"
+        for name, one in json.loads(row["evaluations"]).items():
+            stage = "attack" if "attack" in one["params"] else "certify"
+            yield f"{cell}/{name}", f"results/{stage}/{study}/{cell}/{name}"
+
+
+def _of_params(root: Path, here: Path, given: str | None) -> Source:
+    """Find the finished cells of a params file, in the workspace and the store."""
+    path = here / given if given else root / "params.yaml"
+    if not path.is_file():
+        raise DiffError(f"there is no params file {path}")
+    params = read(path)
+
+    def version(study: str) -> Version:
+        graph = Graph(replace(params, run=(study,)), root)
+        with _laid_out(root, graph, study) as (scratch, manifests):
+            records = [
+                read_cell(scratch, study, cell, *names)
+                for cell, names in _finished(manifests).items()
+            ]
+            if not records:
+                raise DiffError(
+                    f"{path}: no cell of the study {study} is finished, here or in the store; "
+                    f"`snakemake --cores all` with these parameters makes them"
+                )
+            return Version(path.name, collect(study, records), manifests)
+
+    return Source(given or WORKSPACE, params.run, version)
+
+
+@contextlib.contextmanager
+def _laid_out(root: Path, graph: Graph, study: str) -> Iterator[tuple[Path, dict[str, Manifest]]]:
+    """Link the files of the finished trainings and evaluations as a results folder has them."""
+    store = Store.of(root)
+    with tempfile.TemporaryDirectory() as scratch:
+        manifests: dict[str, Manifest] = {}
+        for node in (one for stage in ("train", *EVALUATED) for one in graph.stage(stage)):
+            if found := _kept(root, store, node):
+                manifest, files = found
+                for name, file in files.items():
+                    target = Path(scratch) / node.folder / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.symlink_to(file)
+                write_json(Path(scratch) / node.folder / "manifest.json", manifest)
+                manifests[node.name.removeprefix(f"{study}/")] = manifest
+        yield Path(scratch), manifests
+
+
+def _kept(root: Path, store: Store, node: Node) -> tuple[Manifest, dict[str, Path]] | None:
+    """Return a finished node's manifest and files, the weights aside; None if it is not kept."""
+    own = {Path(path).name: root / path for path in node.outputs if path.startswith(node.folder)}
+    manifest = read_manifest(node.manifest)
+    if manifest and manifest["key"] == node.key and all(path.exists() for path in own.values()):
+        return manifest, own
+    entry = store.entry(node.stage, node.key)
+    manifest = read_manifest(entry / "manifest.json")
+    if manifest is None:
+        return None
+    kept = (entry / "files" / path for path in (*manifest["outputs"], *manifest["volatile"]))
+    return manifest, {path.name: path.absolute() for path in kept if path.name in own}
+
+
+def _finished(manifests: Mapping[str, Manifest]) -> dict[str, tuple[list[str], list[str]]]:
+    """Return the attacks and the certificates of each finished training."""
+    found: dict[str, tuple[list[str], list[str]]] = {
+        name: ([], []) for name in manifests if "/" not in name
+    }
+    for name, manifest in manifests.items():
+        cell, _, evaluation = name.partition("/")
+        if evaluation and cell in found:
+            found[cell][EVALUATED.index(manifest["stage"])].append(evaluation)
+    return found
+
+
+def _read(folder: Path, name: str) -> Collected:
+    try:
+        return read_collected(folder)
+    except (FileNotFoundError, DamagedFileError) as error:
+        raise DiffError(
+            f"{name}: the rows cannot be read; they are damaged, or another version of advtrain "
+            f"wrote them: {error}"
+        ) from None
+
+
+def _info(root: Path, params: Params, study: str, collected: Sequence[Collected]) -> StudyInfo:
+    """Tell of a study what `params.yaml` says; of one that is not there, what the rows say."""
+    params = with_evaluations(root, params)
+    if study in params.studies:
+        graph = Graph(replace(params, run=(study,)), root, names_only=True)
+        shown = graph[f"tables:{study}"].params
+        return check_info({**shown, "classes": UNKNOWN, "failures": []})
+    methods = dict.fromkeys(m for one in collected for m in one.cells["label"].to_pylist())
+    empty: dict[str, Any] = {name: {} for name in StudyInfo.__annotations__}
+    told = {"name": study, "title": study, "methods": list(methods), "attacks": []}
+    return check_info({**empty, **told, "classes": UNKNOWN, "failures": []})
+
+
+def _listed(studies: Sequence[str]) -> str:
+    return ", ".join(studies) or "none"

@@ -1,0 +1,91 @@
+"""`advtrain diff`: commits, experiments, params files and folders of rows, compared."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.pipeline.workspace import Workspace, set_beta
+
+pytestmark = pytest.mark.workflow
+
+BETA = "methods.trades.beta: 6.0 → 1.0"
+
+
+@pytest.fixture(scope="module")
+def edited(changed: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Return a workspace whose last commit changed TRADES's beta, and the one before did not."""
+    return changed.copy(tmp_path_factory.mktemp("diff") / "work")
+
+
+def compared(workspace: Workspace, *arguments: str, fails: bool) -> list[dict[str, Any]]:
+    """Return the rows of `advtrain diff`; it fails where a number moved beyond noise."""
+    workspace.run("advtrain", "diff", *arguments, "--json", "moved.json", fails=fails)
+    found: dict[str, Any] = json.loads((workspace.root / "moved.json").read_text())
+    rows: list[dict[str, Any]] = found["tiny"]["rows"]
+    return rows
+
+
+def test_a_parameter_moves_the_numbers_of_its_cells_alone(edited: Workspace) -> None:
+    rows = compared(edited, "HEAD~1", fails=False)
+    moved = [row for row in rows if row["verdict"] != "same"]
+    assert {row["method"] for row in moved} == {"trades"}
+    assert {row["method"] for row in rows} == {"natural", "fgsm_rs", "trades"}
+    assert all(row["changes"] == [BETA] for row in moved)
+    assert all(row["paired"] and row["examples"] == 60 for row in moved)
+    assert all(not row["changes"] for row in rows if row["method"] != "trades")
+
+
+def test_a_commit_is_what_the_workspace_was(edited: Workspace) -> None:
+    assert {row["verdict"] for row in compared(edited, "HEAD", fails=False)} == {"same"}
+    by_commits = compared(edited, "HEAD~1", "HEAD", fails=False)
+    assert by_commits == compared(edited, "HEAD~1", fails=False)
+
+
+def test_params_are_compared_from_the_store(edited: Workspace) -> None:
+    params = yaml.safe_load((edited.root / "params.yaml").read_text())
+    set_beta(6.0)(params)
+    (edited.root / "before.yaml").write_text(yaml.safe_dump(params))
+    from_store = compared(edited, "--params", "before.yaml", fails=False)
+    assert from_store == compared(edited, "HEAD~1", fails=False)
+    set_beta(3.0)(params)
+    (edited.root / "never.yaml").write_text(yaml.safe_dump(params))
+    rows = compared(edited, "--params", "never.yaml", "before.yaml", fails=False)
+    # No cell of beta 3 was ever trained: the others are compared.
+    assert {row["verdict"] for row in rows if row["method"] == "trades"} == {"only after"}
+
+
+def test_experiments_are_revisions(edited: Workspace) -> None:
+    edited.dvc("exp", "save", "--name", "kept")
+    assert {row["verdict"] for row in compared(edited, "kept", fails=False)} == {"same"}
+
+
+def test_a_folder_of_rows_is_a_side(edited: Workspace) -> None:
+    folder = edited.root / "elsewhere/tiny@cpu"
+    shutil.copytree(edited.root / "results/collect/tiny", folder)
+    rows = compared(edited, "elsewhere/tiny@cpu", fails=False)
+    assert {row["verdict"] for row in rows} == {"same"}
+
+
+def test_it_is_written_for_people(edited: Workspace) -> None:
+    out = edited.run("advtrain", "diff", "HEAD~1", "--md", "m.md", "--html", "m.html").stdout
+    assert "what moved from HEAD~1 to the workspace" in out
+    assert f"Changed for every number shown: {BETA}" in out
+    assert "| trades |" in (edited.root / "m.md").read_text()
+    assert "</html>" in (edited.root / "m.html").read_text()
+
+
+def test_what_cannot_be_compared_is_told(edited: Workspace, tmp_path: Path) -> None:
+    def told(*arguments: str, workspace: Workspace = edited) -> str:
+        return workspace.run("advtrain", "diff", *arguments, fails=True).stderr
+
+    assert "has no dvc.lock" in told("HEAD~2")
+    assert "unknown Git revision 'nonsense'" in told("nonsense")
+    assert "did you mean 'tiny'" in told("HEAD", "--study", "tony")
+    assert "there is no params file" in told("--params", "absent.yaml")
+    bare = edited.copy(tmp_path / "bare")
+    shutil.rmtree(bare.root / ".dvc/cache")
+    assert "dvc fetch" in told("HEAD", workspace=bare)

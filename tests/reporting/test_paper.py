@@ -1,0 +1,150 @@
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advtrain.reporting.paper import TEMPLATES, write_paper
+from advtrain.reporting.study import StudyReport, check_info
+from advtrain.reporting.tables import write_tables
+from advtrain.results.collect import collect, read_cell, write_collected
+from pipeline.paper import build_paper
+from tests.reporting.typesetting import needs_typesetting
+from tests.results import synthetic
+
+VAL = re.compile(r"\\val\{([^}]*)\}")
+
+
+def write(folder: Path, out: Path, **changes: Any) -> str:
+    info = check_info(synthetic.study_info(**changes))
+    written = write_paper([StudyReport(info, folder, out / "figures/fake")], out)
+    assert written == [out / "paper.tex", out / "numbers/fake.tex"]
+    return written[0].read_text(encoding="utf-8")
+
+
+def defined(out: Path, study: str = "fake") -> dict[str, str]:
+    text = (out / f"numbers/{study}.tex").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\\defval\{([^}]*)\}\{(.*)\}$", text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("reports")
+    write(folder, found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def text(out: Path) -> str:
+    return (out / "paper.tex").read_text(encoding="utf-8")
+
+
+def test_no_number_is_typed_in_the_template() -> None:
+    source = (TEMPLATES / "paper.tex").read_text(encoding="utf-8")
+    body = source.split(r"\begin{document}")[1]
+    typed = re.sub(r"<<.*?>>|<%.*?%>", "", body, flags=re.DOTALL)
+    # What is no result: how much room a table needs, and the keys of works.
+    typed = re.sub(r"\\roomfor\{\d+\}|\\cite\{\w+\}|\\hspace\{\d+em\}", "", typed)
+    assert re.findall(r".*\d.*", typed) == []
+
+
+def test_every_number_in_the_prose_is_one_of_the_study(out: Path, text: str) -> None:
+    used = VAL.findall(text)
+    assert "fake/results/fgsm_mixed@0.1/0.1/worst_case_accuracy" in used
+    assert set(used) <= set(defined(out))
+
+
+def test_the_numbers_are_those_of_the_tables(out: Path) -> None:
+    found = defined(out)
+    # As tests/reporting/test_tables.py has them in the Markdown table.
+    place = "fake/results/pgd_at@0.1/0.1"
+    assert found[f"{place}/clean_accuracy"] == "85.0"
+    assert found[f"{place}/clean_accuracy_spread"] == "7.1"
+    assert found[f"{place}/worst_case_accuracy"] == "50.0"
+    assert found[f"{place}/worst_case_accuracy_low"] == "29.9"
+    assert found[f"{place}/pgd_20_robust_accuracy"] == "55.0"
+    assert found["fake/results/natural/0.1/worst_case_accuracy"] == "5.0"
+    assert found["fake/counts/cells"] == "10"
+    assert found["fake/counts/chance"] == "25.0"
+
+
+def test_the_prose_names_who_leads_and_who_cannot_be_told_apart(text: str) -> None:
+    prose = " ".join(text.split())
+    assert (
+        r"At $\varepsilon = 0.1$, \val{fake/counts/linf-0.1} methods met every attack. None "
+        r"withstands more in the worst case than \texttt{fgsm\_mixed}" in prose
+    )
+    assert r"It cannot be told apart from \texttt{pgd\_at}." in prose
+    assert r"Each method was trained with \val{fake/counts/seeds_most} seeds." in prose
+
+
+def test_flagged_trainings_are_named_with_their_budget(text: str) -> None:
+    prose = " ".join(text.split())
+    assert r"\item catastrophic overfitting: \texttt{fgsm\_mixed@0.2}." in prose
+
+
+def test_works_are_listed_that_are_cited_and_no_others(text: str) -> None:
+    cited = {key for keys in re.findall(r"\\cite\{([^}]*)\}", text) for key in keys.split(",")}
+    listed = re.findall(r"\\bibitem\{(\w+)\}", text)
+    assert listed == sorted(cited)
+    assert "kurakin2017" in listed
+    assert "wang2020" not in listed
+
+
+def test_the_same_rows_make_the_same_bytes(folder: Path, out: Path, tmp_path: Path) -> None:
+    write(folder, tmp_path)
+    for name in ("paper.tex", "numbers/fake.tex"):
+        assert (tmp_path / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_a_study_without_cells_is_there_with_its_failures(tmp_path: Path) -> None:
+    failures = [
+        {"cell": "pgd_at-linf-0.1-s0", "stage": "train", "state": "failed", "cause": "100 % lost"}
+    ]
+    found = write(tmp_path / "nowhere", tmp_path, failures=failures, title="Nothing & all")
+    prose = " ".join(found.split())
+    assert r"\section{Nothing \& all}" in prose
+    assert "No cell of this study has numbers." in prose
+    assert r"\texttt{pgd\_at-linf-0.1-s0} (train, failed): 100 \% lost" in prose
+    assert r"\studytable{" not in found.split(r"\begin{document}")[1]
+
+
+def test_without_natural_training_nothing_is_compared_with_it(tmp_path: Path) -> None:
+    cell = "pgd_at-linf-0.1-s0"
+    synthetic.write_training(tmp_path, "fake", cell, "pgd_at", 0.1, 0)
+    names = [f"{attack}-linf-0.1" for attack in synthetic.ATTACKS]
+    for name in names:
+        synthetic.write_evaluation(tmp_path, "fake", cell, name, "pgd_at", 0.1, 0)
+    write_collected(collect("fake", [read_cell(tmp_path, "fake", cell, names)]), tmp_path / "rows")
+    prose = " ".join(write(tmp_path / "rows", tmp_path).split())
+    assert r"None withstands more in the worst case than \texttt{pgd\_at}" in prose
+    assert "Natural training keeps" not in prose
+    assert "natural training has" not in prose
+    assert "told apart from" not in prose.split(r"\subsection{Results}")[1]
+    assert "Each method was trained with one seed." in prose
+
+
+def test_certified_studies_do_not_say_that_nothing_is_proven(
+    rich_folder: Path, text: str, tmp_path: Path
+) -> None:
+    found = write(rich_folder, tmp_path, certificates=["ibp", "smoothing_025"])
+    assert "nothing is certified" in text
+    assert "nothing is certified" not in found
+    assert r"\subsection{Certified accuracy}" in found
+
+
+@needs_typesetting
+def test_the_paper_can_be_set_the_same_bytes_wherever_it_lies(
+    folder: Path, drawn: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "a", tmp_path / "b/c"
+    write_tables(folder, synthetic.study_info(), here / "tables/fake")
+    shutil.copytree(drawn, here / "figures/fake")
+    write(folder, here)
+    shutil.copytree(here, there)
+    assert build_paper(here) == here / "paper.pdf"
+    assert build_paper(there) == there / "paper.pdf"
+    first, second = ((root / "paper.pdf").read_bytes() for root in (here, there))
+    assert first == second
+    assert first.startswith(b"%PDF-")
