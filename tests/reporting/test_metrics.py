@@ -57,6 +57,21 @@ def test_shares_have_six_places_and_weights_stay_apart() -> None:
             evaluated("pgd_20-linf-8_255", 1 / 3, examples=3),
         ],
     )
-    found = cell_metrics([cell], ["pgd_20"])["natural-s0"]
+    info = check_info(synthetic.study_info(attacks=["pgd_20"], curve_attack=None))
+    found = cell_metrics([cell], info)["natural-s0"]
     assert found["robust_accuracy"]["pgd_20-linf-8_255"] == 0.333333
     assert set(found["worst_case"]) == {"linf-8_255", "linf-8_255-best"}
+
+
+def test_a_transformation_and_an_attack_on_fewer_examples_leave_a_worst_case() -> None:
+    cell = measured(
+        "natural-s0",
+        [
+            evaluated("pgd_20-linf-8_255", 0.5, examples=8),
+            evaluated("autoattack-linf-8_255", 0.5, examples=4),
+            evaluated("rotations-spatial", 0.25, examples=8),
+        ],
+    )
+    names = ["pgd_20", "autoattack", "rotations"]
+    info = check_info(synthetic.study_info(attacks=names, curve_attack=None))
+    assert set(cell_metrics([cell], info)["natural-s0"]["worst_case"]) == {"linf-8_255"}

@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from advtrain.reporting.budgets import withstood
+from advtrain.reporting.budgets import (
+    Expected,
+    Threat,
+    expected_attacks,
+    last_and_best,
+    row_threats,
+    table_threats,
+    worst_run,
+)
 from advtrain.reporting.certified import radii
-from advtrain.reporting.measure import Evaluated, Measured, measure
-from advtrain.reporting.study import StudyReport, check_info
+from advtrain.reporting.measure import Measured, measure, units
+from advtrain.reporting.study import StudyInfo, StudyReport, check_info
 from advtrain.results.collect import read_collected
 from advtrain.results.files import write_bytes
 from advtrain.results.names import epsilon_text
@@ -22,8 +30,8 @@ def write_metrics(studies: Sequence[StudyReport], out: Path) -> None:
     Args:
         studies: one whose collected folder is not there has no metrics.
         out: the file: study -> cell -> `clean_accuracy`, `robust_accuracy` (by evaluation),
-            `worst_case` (by norm and budget; over all attacks of the study),
-            `worst_case_best_minus_last` (likewise, where both weights met them) and
+            `worst_case` (by norm and budget, as in the results table),
+            `worst_case_best_minus_last` (likewise, over the attacks that both weights met) and
             `certified_accuracy` (by evaluation, with the radius where there is no budget), each a
             share in [0, 1] or a difference of two, rounded to six places.
     """
@@ -31,44 +39,50 @@ def write_metrics(studies: Sequence[StudyReport], out: Path) -> None:
     for study in studies:
         info = check_info(study.info)
         measured = measure(read_collected(study.collected)) if study.collected.is_dir() else []
-        metrics[info["name"]] = cell_metrics(measured, info["attacks"])
+        metrics[info["name"]] = cell_metrics(measured, info)
     write_bytes(out, (json.dumps(metrics, indent=1, sort_keys=True) + "\n").encode())
 
 
-def cell_metrics(measured: Sequence[Measured], attacks: Sequence[str]) -> dict[str, dict[str, Any]]:
+def cell_metrics(measured: Sequence[Measured], info: StudyInfo) -> dict[str, dict[str, Any]]:
     """Compute the metrics of a study's cells.
 
-    The worst case stands only at the budgets at which a cell met all attacks of the study, not the
-    curve's alone. Clean accuracy is that of the last weights, where they were attacked.
+    The worst case is that of the results table: at its budgets, and over the attacks that are
+    expected there. Clean accuracy is that of the last weights, where they were attacked.
     """
     metrics = {}
     grid = radii([one for cell in measured for one in cell.certificates])
-    for cell in measured:
-        found: dict[str, Any] = {"robust_accuracy": {}, "worst_case": {}}
-        budgets: dict[str, list[Evaluated]] = {}
-        # Of the last weights, and on the most examples, is the clean accuracy.
-        order = sorted(cell.evaluations, key=lambda e: (e.weights != "last", -len(e.example)))
-        for one in order:
-            found.setdefault("clean_accuracy", _share(one.clean))
-            found["robust_accuracy"][one.name] = _share(one.robust)
-            if one.epsilon is None:
-                continue
-            budget = f"{one.norm}-{epsilon_text(one.epsilon).replace('/', '_')}"
-            ending = "" if one.weights == "last" else f"-{one.weights}"
-            budgets.setdefault(budget + ending, []).append(one)
-        for budget, evaluations in budgets.items():
-            run = withstood(evaluations, attacks)
-            if run is not None:
-                found["worst_case"][budget] = _share(run.correct)
-        worst = found["worst_case"]
-        both = [budget for budget in worst if f"{budget}-best" in worst]
-        gaps = {budget: round(worst[f"{budget}-best"] - worst[budget], 6) for budget in both}
-        if gaps:
-            found["worst_case_best_minus_last"] = gaps
-        if cell.certificates:
-            found["certified_accuracy"] = _certified(cell, grid)
-        metrics[cell.cell] = found
+    grouped = units(measured, info)
+    expected, table = expected_attacks(grouped, info), table_threats(grouped, info)
+    for unit in grouped:
+        threats = row_threats(unit, info, table)
+        for cell in unit.cells:
+            found: dict[str, Any] = {"robust_accuracy": {}}
+            # Of the last weights, and on the most examples, is the clean accuracy.
+            for one in sorted(
+                cell.evaluations, key=lambda e: (e.weights != "last", -len(e.example))
+            ):
+                found.setdefault("clean_accuracy", _share(one.clean))
+                found["robust_accuracy"][one.name] = _share(one.robust)
+            metrics[cell.cell] = found | _worst_cases(cell, threats, expected)
+            if cell.certificates:
+                metrics[cell.cell]["certified_accuracy"] = _certified(cell, grid)
     return metrics
+
+
+def _worst_cases(cell: Measured, threats: Sequence[Threat], expected: Expected) -> dict[str, Any]:
+    """Return the worst cases of last and best weights, and what the best ones gain."""
+    found, gaps = {}, {}
+    for threat in threats:
+        norm, epsilon = threat
+        budget = f"{norm}-{epsilon_text(epsilon).replace('/', '_')}"
+        for weights, ending in (("last", ""), ("best", "-best")):
+            run = worst_run(cell, threat, weights, expected.get((threat, weights), ()))
+            if run is not None:
+                found[budget + ending] = _share(run.correct)
+        if pair := last_and_best(cell, threat, expected):
+            last, best = (_share(run.correct) for run in pair)
+            gaps[budget] = round(best - last, 6)
+    return {"worst_case": found} | ({"worst_case_best_minus_last": gaps} if gaps else {})
 
 
 def _certified(
