@@ -13,6 +13,7 @@ from advtrain.evaluate_command import with_evaluations
 from advtrain.graph.nodes import Graph, Node
 from advtrain.graph.records import Manifest, read_manifest, write_json
 from advtrain.graph.references import FACTS
+from advtrain.graph.references import FOLDER as REFERENCES
 from advtrain.graph.store import Store
 from advtrain.params.reader import did_you_mean, read
 from advtrain.params.schema import Params
@@ -30,6 +31,9 @@ EVALUATED = ("attack", "certify")
 """The stages, besides the trainings, that the compared numbers are computed by."""
 
 
+NO_LOCK = "it has no dvc.lock, which `dvc repro` writes and a commit keeps with its results"
+
+
 class DiffError(Exception):
     """The two cannot be compared; the message says why and what to do."""
 
@@ -42,11 +46,13 @@ class Source:
         name: what it is called.
         studies: the studies that it has rows of.
         read: reads one.
+        lacks: why it may have fewer than expected, for the errors; empty if it has all.
     """
 
     name: str
     studies: tuple[str, ...]
     read: Callable[[str], Version]
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "before",
         metavar="REV1",
-        help="a commit, branch, tag or DVC experiment with a dvc.lock, or a folder of collected "
-        "rows (reports/reference/...); with --params, a params file",
+        help="a commit, branch, tag or DVC experiment with a dvc.lock or reference rows, or a "
+        "folder of collected rows (reports/reference/...); with --params, a params file",
     )
     command.add_argument("after", metavar="REV2", nargs="?", help="likewise; default the workspace")
     command.add_argument(
@@ -106,12 +112,12 @@ def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespac
             if study not in side.studies:
                 raise DiffError(
                     f"{side.name} has no rows of the study {study}"
-                    f"{did_you_mean(study, side.studies)}; it has {_listed(side.studies)}"
+                    f"{did_you_mean(study, side.studies)}; it has {_listed(side)}"
                 )
     if not wanted:
         raise DiffError(
-            f"no study is in both: {before.name} has rows of {_listed(before.studies)}, "
-            f"{after.name} of {_listed(after.studies)}"
+            f"no study is in both: {before.name} has rows of {_listed(before)}, "
+            f"{after.name} of {_listed(after)}"
         )
     found = []
     for study in wanted:
@@ -162,17 +168,20 @@ def _source(root: Path, here: Path, given: str | None) -> Source:
 
 
 def _workspace(root: Path) -> Source:
-    studies = sorted(path.parent.name for path in (root / COLLECTED).glob("*/cells.parquet"))
+    committed = {path.parent.name: path.parent for path in (root / REFERENCES).glob(f"*/{FACTS}")}
+    own = {path.parent.name: path.parent for path in (root / COLLECTED).glob("*/cells.parquet")}
 
     def version(study: str) -> Version:
-        collected = _read(root / COLLECTED / study, WORKSPACE)
+        if study in committed:
+            return replace(_reference(committed[study]), name=WORKSPACE)
+        collected = _read(own[study], WORKSPACE)
         paths = {
             name: root / folder / "manifest.json" for name, folder in _folders(study, collected)
         }
         read = {name: read_manifest(path) for name, path in paths.items()}
         return Version(WORKSPACE, collected, {name: one for name, one in read.items() if one})
 
-    return Source(WORKSPACE, tuple(studies), version)
+    return Source(WORKSPACE, tuple(sorted({*committed, *own})), version)
 
 
 def _reference(folder: Path) -> Version:
@@ -196,24 +205,26 @@ def _recorded(root: Path, rev: str) -> Source:
             f"{rev}: {error}; expected a commit, a branch, a tag, a DVC experiment or a folder of "
             "collected rows"
         ) from None
-    if "dvc.lock" not in [Path(path).name for path in top]:
-        raise DiffError(
-            f"{rev} has no dvc.lock, so no results were recorded with it; `make reproduce` or "
-            "`dvc repro` writes one, which is committed with the results"
-        )
     absent = (OSError, DvcException, DataIndexDirError)
-    try:
-        studies = sorted(Path(path).name for path in files.ls(COLLECTED, detail=False))
-    except absent:
-        raise DiffError(_not_fetched(rev)) from None
+    locked = "dvc.lock" in [Path(path).name for path in top]
+    found: dict[str, str] = {}
+    for folder in (*([COLLECTED] if locked else []), REFERENCES):
+        try:
+            found |= {Path(path).name: path for path in files.ls(folder, detail=False)}
+        except absent:
+            if folder == COLLECTED:
+                raise DiffError(_not_fetched(rev)) from None
+    studies = sorted(name for name in found if files.isdir(found[name]))
 
     def version(study: str) -> Version:
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / study
             try:
-                files.get(f"{COLLECTED}/{study}", str(target), recursive=True)
+                files.get(found[study], str(target), recursive=True)
             except absent:
                 raise DiffError(_not_fetched(rev)) from None
+            if (target / FACTS).is_file():
+                return replace(_reference(target), name=rev)
             collected = _read(target, rev)
         manifests = {}
         for name, folder in _folders(study, collected):
@@ -222,7 +233,8 @@ def _recorded(root: Path, rev: str) -> Source:
                 manifests[name] = json.loads(files.read_text(f"{folder}/manifest.json"))
         return Version(rev, collected, manifests)
 
-    return Source(rev, tuple(studies), version)
+    lacks = "" if locked else NO_LOCK
+    return Source(rev, tuple(studies), version, lacks)
 
 
 def _not_fetched(rev: str) -> str:
@@ -323,6 +335,7 @@ def _read(folder: Path, name: str) -> Collected:
 def _info(root: Path, params: Params, study: str, collected: Sequence[Collected]) -> StudyInfo:
     """Tell of a study what `params.yaml` says; of one that is not there, what the rows say."""
     params = with_evaluations(root, params)
+    study = study.partition("@")[0]  # a reference has the name of its device behind
     if study in params.studies:
         graph = Graph(replace(params, run=(study,)), root, names_only=True)
         shown = graph[f"tables:{study}"].params
@@ -333,5 +346,5 @@ def _info(root: Path, params: Params, study: str, collected: Sequence[Collected]
     return check_info({**empty, **told, "classes": UNKNOWN, "failures": []})
 
 
-def _listed(studies: Sequence[str]) -> str:
-    return ", ".join(studies) or "none"
+def _listed(side: Source) -> str:
+    return (", ".join(side.studies) or "none") + (f" ({side.lacks})" if side.lacks else "")

@@ -70,8 +70,38 @@ def test_a_folder_of_rows_is_a_side(edited: Workspace) -> None:
     assert {row["verdict"] for row in rows} == {"same"}
 
 
+def test_reference_rows_are_kept_by_commits_without_a_lock(
+    edited: Workspace, tmp_path: Path
+) -> None:
+    def made_with(torch: str) -> None:
+        facts = {
+            "devices": ["cpu"],
+            "processor": "one",
+            "environment": {"python": "3", "torch": torch},
+            "hours": 1.0,
+            "finished": "today",
+            "classes": 10,
+            "commit": "abc",
+        }
+        (folder / "reference.json").write_text(json.dumps(facts))
+
+    workspace = edited.copy(tmp_path / "work")
+    folder = workspace.root / "reports/reference/tiny@cpu"
+    shutil.copytree(workspace.root / "results/collect/tiny", folder)
+    made_with("0.1")
+    (workspace.root / "dvc.lock").unlink()
+    workspace.commit("a reference")
+    made_with("0.2")
+    workspace.run("advtrain", "diff", "HEAD", "--study", "tiny@cpu", "--json", "moved.json")
+    rows = json.loads((workspace.root / "moved.json").read_text())["tiny@cpu"]["rows"]
+    assert {row["verdict"] for row in rows} == {"same"}
+    assert all(row["changes"] == ["torch: 0.1 → 0.2"] for row in rows)
+
+
 def test_it_is_written_for_people(edited: Workspace) -> None:
-    out = edited.run("advtrain", "diff", "HEAD~1", "--md", "m.md", "--html", "m.html").stdout
+    out = edited.run(
+        *("advtrain", "diff", "HEAD~1", "--study", "tiny"), *("--md", "m.md", "--html", "m.html")
+    ).stdout
     assert "what moved from HEAD~1 to the workspace" in out
     assert f"Changed for every number shown: {BETA}" in out
     assert "| trades |" in (edited.root / "m.md").read_text()
@@ -82,7 +112,7 @@ def test_what_cannot_be_compared_is_told(edited: Workspace, tmp_path: Path) -> N
     def told(*arguments: str, workspace: Workspace = edited) -> str:
         return workspace.run("advtrain", "diff", *arguments, fails=True).stderr
 
-    assert "has no dvc.lock" in told("HEAD~2")
+    assert "has no dvc.lock" in told("HEAD~2", "--study", "tiny")
     assert "unknown Git revision 'nonsense'" in told("nonsense")
     assert "did you mean 'tiny'" in told("HEAD", "--study", "tony")
     assert "there is no params file" in told("--params", "absent.yaml")

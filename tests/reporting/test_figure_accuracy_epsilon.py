@@ -76,3 +76,8 @@ def test_a_far_budget_stretches_the_axis_and_that_is_told() -> None:
 def test_the_caption_says_most_and_least_at_the_budget_of_the_training() -> None:
     text = figure_accuracy_epsilon.caption(study(2, (0.1, 0.2))).text
     assert "At the budget of the training: 95.0 % (m1) at 0.1; 90.0 % (m1) at 0.2." in text
+
+
+def test_budgets_that_lie_on_one_another_are_not_all_marked() -> None:
+    panel = figure_accuracy_epsilon.draw(study(2, (0.01, 0.1, 0.11, 0.2))).axes[0]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "0.1", "0.2"]

@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-MODULES = ("tables", "figures", "html", "metrics")
+MODULES = ("tables", "figures", "html", "metrics", "paper", "plots")
 
 
 def test_reporting_starts_without_torch_and_draws_only_when_asked() -> None:

@@ -1,7 +1,9 @@
 import csv
+import json
 from pathlib import Path
 
 import yaml
+from dvc_render import VegaRenderer
 
 from advtrain.reporting.plots import PLOTS, write_plots
 from advtrain.reporting.study import StudyReport, check_info
@@ -42,3 +44,28 @@ def test_dvc_draws_the_same_columns() -> None:
     assert drawn == PLOTS
     templates = {one["template"] for plot in plots for one in plot.values()}
     assert all((ROOT / f".dvc/plots/{name}.json").is_file() for name in templates)
+
+
+def test_the_templates_put_revisions_side_by_side_and_methods_in_colours() -> None:
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["plots"]
+    for plot in plots:
+        for path, one in plot.items():
+            points = [
+                {
+                    "rev": rev,
+                    "study": "fake",
+                    "series": "pgd_at",
+                    "kind": "a",
+                    one["x"]: 1,
+                    one["y"]: y,
+                }
+                for rev, y in (("HEAD", 0.4), ("workspace", 0.5))
+            ]
+            drawn = VegaRenderer(
+                points, path, **one, template_dir=str(ROOT / ".dvc/plots")
+            ).get_filled_template()
+            assert drawn["data"]["values"] == points
+            assert drawn["facet"]["column"]["field"] == "rev"
+            encoding = drawn["spec"]["encoding"]
+            assert (encoding["x"]["field"], encoding["y"]["field"]) == (one["x"], one["y"])
+            assert "<DVC_" not in json.dumps(drawn)

@@ -81,10 +81,11 @@ def check_formats(tables: Path, name: str, rows: int, shown: int) -> None:
     # A bar within a text is escaped.
     assert len({line.count("|") - line.count(r"\|") for line in lines}) == 1
     text = (tables / f"{name}.tex").read_text()
-    form = text.split(r"\begin{tabular}{")[1].split("}")[0]
-    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
-    assert all(len(line.replace(r"\&", "").split("&")) == len(form) for line in body)
-    assert len([line for line in body if not line.startswith(" &")]) == shown
+    for block in text.split(r"\toprule")[1:]:
+        head, *body = [line for line in block.splitlines() if line.endswith((r"\\", r"\\*"))]
+        widths = {line.replace(r"\&", "").count("&") for line in (head, *body)}
+        assert len(widths) == 1
+        assert len([line for line in body if not line.startswith(" &")]) == shown
 
 
 def test_a_study_with_both_weights_and_certificates_fills_every_table(

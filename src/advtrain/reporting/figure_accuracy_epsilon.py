@@ -168,20 +168,21 @@ def _square(value: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _budget_axis(panel: "Axes", shown: Shown) -> None:
-    """Mark the budgets that were run, where they are few enough to be told apart."""
+    """Mark the budgets that were run, as many as can be told apart."""
     budgets = _budgets(shown)
     stretched = _stretched(shown)
     largest = budgets[-1] or 1.0
     if stretched:
         panel.set_xscale("function", functions=(_root, _square))
         panel.set_xlim(-(0.04**2) * largest, 1.04**2 * largest)
-    places = [
-        math.sqrt(epsilon / largest) if stretched else epsilon / largest for epsilon in budgets
-    ]
-    apart = min((b - a for a, b in itertools.pairwise(places)), default=1)
-    names = [wording.budget(epsilon) for epsilon in budgets]
-    if apart >= 1 / 14:
-        panel.set_xticks(budgets, names)
-        # Upright names take their height, others their length, of an axis of two inches.
-        if 2 * apart < 0.1 + 0.07 * max(len(name) for name in names):
-            panel.tick_params(axis="x", labelrotation=90)
+    marked: list[tuple[float, float]] = []
+    for epsilon in budgets:
+        place = math.sqrt(epsilon / largest) if stretched else epsilon / largest
+        if not marked or place - marked[-1][0] >= 1 / 14:
+            marked.append((place, epsilon))
+    names = [wording.budget(epsilon) for _, epsilon in marked]
+    panel.set_xticks([epsilon for _, epsilon in marked], names)
+    apart = min((b - a for (a, _), (b, _) in itertools.pairwise(marked)), default=1)
+    # Upright names take their height, others their length, of an axis of two inches.
+    if 2 * apart < 0.1 + 0.07 * max(len(name) for name in names):
+        panel.tick_params(axis="x", labelrotation=90)

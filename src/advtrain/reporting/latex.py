@@ -8,7 +8,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from advtrain.reporting.sheet import Cell, Column, Sheet
 
@@ -65,7 +65,7 @@ LATIN = "\u017f"
 NUMBER = re.compile(r"(?P<sign>[−-]?)(?P<whole>\d+)(?:\.(?P<part>\d+))?")
 SPREAD = re.compile(rf"(?P<number>{NUMBER.pattern})(?: ± (?P<off>\d+)(?:\.(?P<fine>\d+))?)?")
 
-LINE = 450.0
+LINE = 445.0
 """Points of a line, of 16 cm: that of a page with margins of 2.5 cm."""
 LETTER = 4.2
 """Points of a letter at footnote size."""
@@ -87,15 +87,32 @@ class Laid:
 
     Attributes:
         place: of the column in the sheet.
-        form: how the table's preamble declares it.
+        letter: its kind in LaTeX: `l`, `r`, siunitx's `S[...]`, or `p` where its texts break.
         width: in points, by the number of letters.
-        aligned: its numbers are aligned by siunitx, which takes texts in braces alone.
+        longest: how wide its longest text would be.
     """
 
     place: int
-    form: str
+    letter: str
     width: float
-    aligned: bool
+    longest: float
+
+    @property
+    def broken(self) -> bool:
+        """Its texts break."""
+        return self.letter == "p"
+
+    @property
+    def aligned(self) -> bool:
+        """Its numbers are aligned by siunitx, which takes texts in braces alone."""
+        return self.letter.startswith("S")
+
+    @property
+    def form(self) -> str:
+        """How the table's preamble declares it."""
+        if not self.broken:
+            return self.letter
+        return rf">{{\raggedright\arraybackslash}}p{{{self.width:.0f}pt}}"
 
 
 def latex(sheet: Sheet) -> str:
@@ -135,26 +152,26 @@ def _columns(sheet: Sheet) -> list[Laid]:
     found = [
         _column(sheet, place) for place, one in enumerate(sheet.columns) if one.kind != "notes"
     ]
-    broken = [one for one in found if not one.form]
-    rest = LINE - sum(one.width + GAP for one in found if one.form)
-    share = rest / len(broken) - GAP if broken else 0.0
+    broken = [one for one in found if one.broken]
+    rest = LINE - sum(one.width + GAP for one in found if not one.broken)
     least, most = BROKEN
+    share = rest / len(broken) - GAP if broken else 0.0
     width = most if share < least else min(most, share)
-    return [one if one.form else _broken(one.place, width) for one in found]
+    return [replace(one, width=width) if one.broken else one for one in found]
 
 
 def _column(sheet: Sheet, place: int) -> Laid:
-    """Choose the form of a column; none where its texts are too long for a line."""
+    """Choose the form of a column."""
     cells = [row[place] for row in sheet.rows]
     texts = [cell.text for cell in cells]
+    most = max(map(len, texts), default=0)
     small = max((len(cell.detail) for cell in cells), default=0)
     title = max(map(len, _head(sheet.columns[place], cells)))
-    width = max(LETTER * max([title, *map(len, texts)]), SMALL * small)
+    width = max(LETTER * title, LETTER * most, SMALL * small)
     if sheet.columns[place].kind == "name":
-        return Laid(place, "" if max([0, *map(len, texts)]) > WORDS else "l", width, False)
-    if form := _aligned(texts):
-        return Laid(place, f"S[table-format={form}]", width, True)
-    return Laid(place, "r", width, False)
+        return Laid(place, "p" if most > WORDS else "l", width, width)
+    form = _aligned(texts)
+    return Laid(place, f"S[table-format={form}]" if form else "r", width, width)
 
 
 def _aligned(texts: Sequence[str]) -> str:
@@ -182,19 +199,15 @@ def _blocks(sheet: Sheet, columns: Sequence[Laid]) -> list[list[Laid]]:
 
 
 def _widened(block: Sequence[Laid]) -> list[Laid]:
-    """Give what a block leaves of the line to the texts that break."""
-    broken = [one for one in block if one.form.startswith(">")]
-    rest = LINE - sum(one.width + GAP for one in block)
+    """Give what a block leaves of the line to the texts that break, as far as they need it."""
+    count = sum(one.broken for one in block)
+    rest = max(0.0, LINE - sum(one.width + GAP for one in block))
     return [
-        _broken(one.place, one.width + max(0.0, rest) / len(broken)) if one in broken else one
+        replace(one, width=min(one.width + rest / count, max(one.longest, BROKEN[0])))
+        if one.broken
+        else one
         for one in block
     ]
-
-
-def _broken(place: int, width: float) -> Laid:
-    """Make a column whose texts break."""
-    form = rf">{{\raggedright\arraybackslash}}p{{{width:.0f}pt}}"
-    return Laid(place, form, width, False)
 
 
 def _filled(columns: Sequence[Laid], limit: float) -> list[list[Laid]]:

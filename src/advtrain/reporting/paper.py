@@ -10,6 +10,7 @@ import jinja2
 from advtrain.reporting.captions import select
 from advtrain.reporting.figures import captions
 from advtrain.reporting.latex import latex, latex_text
+from advtrain.reporting.measure import measure, units
 from advtrain.reporting.numbers import Numbers, numbers_file, table_numbers
 from advtrain.reporting.prose import Facts, study_facts
 from advtrain.reporting.settings import attacks_sheet, digest, keys_sheet, methods_sheet
@@ -190,9 +191,10 @@ def _part(study: StudyReport, library: Library) -> Part:
     collected = read_collected(study.collected) if study.collected.is_dir() else None
     if collected is None or not collected.cells.num_rows:
         return Part(info, {"counts/failures": str(len(info["failures"]))}, Facts())
-    laid = sheets(collected, info)
+    grouped = units(measure(collected), info)
+    laid = sheets(collected, info, grouped)
     facts, counts = study_facts(laid, collected, info)
-    found = captions(select(collected, info))
+    found = captions(select(collected, info, grouped))
     evaluations = _modules(collected)
     return Part(
         info=info,
@@ -200,7 +202,9 @@ def _part(study: StudyReport, library: Library) -> Part:
         facts=facts,
         data=library.module("data", info["data_set"]["module"]).works,
         network=_network(collected, library),
-        methods=_named(library, "methods", info["method_modules"]),
+        methods=_named(
+            library, "methods", {m: info["method_modules"].get(m, "") for m in info["methods"]}
+        ),
         additions=_additions(library, info),
         attacks=_named(library, "attacks", {a: evaluations.get(a, "") for a in info["attacks"]}),
         certificates=_named(

@@ -52,7 +52,10 @@ def attacks_sheet(collected: Collected, info: StudyInfo) -> Sheet:
     for row in collected.cells.to_pylist():
         for said in json.loads(row["evaluations"]).values():
             made = said["params"].get("attack") or said["params"]["certificate"]
-            found.setdefault(made["name"], []).append({**said["params"], "made": made})
+            weights = said.get("weights", "last")
+            found.setdefault(made["name"], []).append(
+                {**said["params"], "made": made, "weights": weights}
+            )
     texts = [
         [
             name,
