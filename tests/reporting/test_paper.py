@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from advtrain.reporting.paper import TEMPLATES, write_paper
+from advtrain.reporting.paper import TEMPLATES, Part, write_paper
+from advtrain.reporting.prose import Facts
 from advtrain.reporting.study import StudyReport, check_info
 from advtrain.reporting.tables import write_tables
 from advtrain.results.collect import collect, read_cell, write_collected
@@ -148,3 +149,52 @@ def test_the_paper_can_be_set_the_same_bytes_wherever_it_lies(
     first, second = ((root / "paper.pdf").read_bytes() for root in (here, there))
     assert first == second
     assert first.startswith(b"%PDF-")
+
+
+def test_published_numbers_are_counted_by_their_verdict(folder: Path, tmp_path: Path) -> None:
+    text = write(folder, tmp_path, published={"pgd_at": ["free/pgd_at"]})
+    prose, found = " ".join(text.split()), defined(tmp_path)
+    assert r"Of \val{fake/counts/published} published numbers:" in prose
+    verdicts = re.findall(r"([a-z ]+): (\\val\{fake/counts/published/\w+\})", prose)
+    counts = [int(found[VAL.findall(value)[0]]) for _, value in verdicts]
+    assert sum(counts) == int(found["fake/counts/published"]) > 0
+    assert "are reproduced" not in prose
+    assert "no published number is compared with ours" in prose
+    assert r"\studytable{tab:fake:published}" in text
+
+
+def test_of_many_methods_the_number_stands_in_place_of_the_names() -> None:
+    part = Part(check_info(synthetic.study_info()), {"counts/same": "9"}, Facts())
+    assert part.named(["trades", "mart"], "counts/same") == r"\texttt{trades} and \texttt{mart}"
+    assert part.named(["pgd_at"] * 9, "counts/same") == r"\val{fake/counts/same} others"
+
+
+def test_a_number_that_is_not_there_is_an_error_by_name() -> None:
+    part = Part(check_info(synthetic.study_info()), {}, Facts())
+    with pytest.raises(ValueError, match="the paper wants counts/same of fake"):
+        part.val("counts/same")
+
+
+def test_what_failed_is_named_and_leaves_the_rest(folder: Path, tmp_path: Path) -> None:
+    failures = [
+        {"cell": f"pgd_at-linf-0.2-s{seed}", "stage": "train", "state": "failed", "cause": "lost"}
+        for seed in (2, 3)
+    ]
+    prose = " ".join(write(folder, tmp_path, failures=failures).split())
+    assert defined(tmp_path)["fake/counts/failures"] == "2"
+    assert r"\item failed: \texttt{pgd\_at@0.2}." in prose
+    assert r"\texttt{pgd\_at-linf-0.2-s3} (train, failed): lost" in prose
+    seeds = (
+        r"Methods were trained with \val{fake/counts/seeds_least} to \val{fake/counts/seeds_most}"
+    )
+    assert seeds in prose
+
+
+def test_without_attacks_no_worst_case_is_claimed(tmp_path: Path) -> None:
+    cell = "pgd_at-linf-0.1-s0"
+    synthetic.write_training(tmp_path, "fake", cell, "pgd_at", 0.1, 0)
+    write_collected(collect("fake", [read_cell(tmp_path, "fake", cell, [])]), tmp_path / "rows")
+    prose = " ".join(write(tmp_path / "rows", tmp_path, attacks=[]).split())
+    assert "No cell met every attack of the study at one budget" in prose
+    assert "so no worst case is reported" in prose
+    assert "The attacks" not in prose

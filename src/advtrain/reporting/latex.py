@@ -27,7 +27,6 @@ LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
-    "'": "'",
     "±": r"$\pm$",
     "–": "--",
     "−": r"$-$",

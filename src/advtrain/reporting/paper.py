@@ -216,6 +216,7 @@ def _part(study: StudyReport, library: Library) -> Part:
                 ("methods", methods_sheet(collected, info)),
                 ("attacks", attacks_sheet(collected, info)),
             )
+            if sheet.rows
         ),
         tables=tuple(_tables(laid, info)),
         figures=tuple(

@@ -80,6 +80,11 @@ class Facts:
     single: bool | None = None
     fewer: tuple[str, ...] = ()
 
+    @property
+    def comparable(self) -> bool:
+        """Some published number has ours beside it under the same protocol."""
+        return any(verdict in ("reproduced", "deviates") for verdict, _ in self.published)
+
 
 def study_facts(
     laid: Mapping[str, Sheet], collected: Collected, info: StudyInfo
@@ -91,36 +96,31 @@ def study_facts(
     """
     rows = _shown(laid["results"].data.to_pylist())
     whole = [row for row in rows if row["worst_case_accuracy"] is not None]
-    seeds = {row["seeds_planned"] for row in rows}
     audits = [row for row in laid["audits"].data.to_pylist() if row["status"] in ("pass", "fail")]
+    verdicts = {name: _verdicts(laid, name) for name in ("published", "claims")}
+    passes = _passes(laid["methods"].data.to_pylist())
+    leaders = tuple(_leaders(whole, laid, info))
+    seeds = {row["seeds_planned"] for row in rows}
     counts = {
         "counts/cells": str(collected.cells.num_rows),
         "counts/methods": str(len({row["method"] for row in rows})),
+        "counts/seeds_least": str(min(seeds)),
+        "counts/seeds_most": str(max(seeds)),
         "counts/classes": str(info["classes"]),
+        "counts/chance": wording.percent(1 / info["classes"]),
         "counts/failures": str(len(info["failures"])),
         "counts/audits": str(len(audits)),
         "counts/audits_failed": str(sum(row["status"] == "fail" for row in audits)),
+        **dict(_examples(rows, laid["results"])),
     }
-    if info["classes"]:
-        counts["counts/chance"] = wording.percent(1 / info["classes"])
-    examples = [row["examples"] for row in rows if row["examples"]]
-    if examples:
-        counts["counts/examples_least"] = str(min(examples))
-        counts["counts/examples_most"] = str(max(examples))
-    if seeds:
-        counts["counts/seeds_least"], counts["counts/seeds_most"] = str(min(seeds)), str(max(seeds))
     for budget, there in _by_budget(whole).items():
         counts[_count(budget)] = str(len(there))
-    counts |= dict(_worst_images(rows, laid["results"]))
-    verdicts = {name: _verdicts(laid, name) for name in ("published", "claims")}
-    for name, found in verdicts.items():
-        counts[f"counts/{name}"] = str(sum(found.values()))
-        counts |= {_verdict(name, verdict): str(count) for verdict, count in found.items()}
-    passes = _passes(laid["methods"].data.to_pylist())
-    leaders = tuple(_leaders(whole, laid, info))
     for one in leaders:
         counts[f"{one.count}/better"] = str(len(one.better))
         counts[f"{one.count}/same"] = str(len(one.same))
+    for name, found in verdicts.items():
+        counts[f"counts/{name}"] = str(sum(found.values()))
+        counts |= {_verdict(name, verdict): str(count) for verdict, count in found.items()}
     facts = Facts(
         leaders=leaders,
         flagged=_grouped(
@@ -201,8 +201,14 @@ def _images(row: Row) -> str:
     return f"{row_name('results', row)}/worst_case_examples"
 
 
-def _worst_images(rows: Sequence[Row], results: Sheet) -> Iterator[tuple[str, str]]:
-    """Count the images of each worst case, which the small print says where they are fewer."""
+def _examples(rows: Sequence[Row], results: Sheet) -> Iterator[tuple[str, str]]:
+    """Count the images: the most of a row, and those of each worst case.
+
+    The small print says where the worst case is over fewer than the row.
+    """
+    known = [row["examples"] for row in rows if row["examples"]]
+    if known:
+        yield "counts/examples_most", str(max(known))
     place = [column.title for column in results.columns].index("worst case, %")
     for row, cells in zip(rows, results.rows, strict=True):
         if row["worst_case_accuracy"] is not None:
