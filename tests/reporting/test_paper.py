@@ -83,6 +83,9 @@ def test_the_prose_names_who_leads_and_who_cannot_be_told_apart(text: str) -> No
 def test_flagged_trainings_are_named_with_their_budget(text: str) -> None:
     prose = " ".join(text.split())
     assert r"\item catastrophic overfitting: \texttt{fgsm\_mixed@0.2}." in prose
+    abstract = prose.split(r"\end{abstract}")[0]
+    assert r"\val{fake/counts/flagged} are flagged: " in abstract
+    assert "catastrophic overfitting" in abstract
 
 
 def test_works_are_listed_that_are_cited_and_no_others(text: str) -> None:

@@ -104,6 +104,8 @@ def study_facts(
     counts = {
         "counts/cells": str(collected.cells.num_rows),
         "counts/methods": str(len({row["method"] for row in rows})),
+        "counts/trainings": str(len({trained(row) for row in rows})),
+        "counts/flagged": str(len({trained(row) for row in rows if row["flags"]})),
         "counts/seeds_least": str(min(seeds)),
         "counts/seeds_most": str(max(seeds)),
         "counts/classes": str(info["classes"]),
