@@ -69,8 +69,8 @@ GOALS: dict[str, tuple[str, str]] = {
     ),
     "P10": (
         "The report of a study of a thousand cells",
-        "Made-up rows; tables, cards, figures, page and metrics, one after the other in one "
-        "process, and the page opened in Chromium.",
+        "Made-up rows; tables, cards, figures, page, paper, metrics and plots, one after the other "
+        "in one process, and the page opened in Chromium.",
     ),
     "G1": (
         "Attack steps on a GPU",

@@ -3,9 +3,9 @@
     python benchmarks/report.py [--quick] [--only study page] [--folder FOLDER]
 
 The rows are made up: methods that withstand more and less, seeds that differ, the parameters and
-hashes that a real study carries. `study` writes the tables, the model cards, the figures, the page
-and the metrics as the jobs of the graph do, one after the other in one process; `page` opens that
-page in Chromium, where there is one. Times are wall time.
+hashes that a real study carries. `study` writes the tables, the model cards, the figures, the page,
+the paper, the metrics and the plots as the jobs of the graph do, one after the other in one
+process; `page` opens that page in Chromium, where there is one. Times are wall time.
 """
 
 import hashlib
@@ -33,6 +33,8 @@ from advtrain.reporting.card import write_cards  # noqa: E402
 from advtrain.reporting.figures import write_figures  # noqa: E402
 from advtrain.reporting.html import nothing_collected, write_report  # noqa: E402
 from advtrain.reporting.metrics import write_metrics  # noqa: E402
+from advtrain.reporting.paper import write_paper  # noqa: E402
+from advtrain.reporting.plots import write_plots  # noqa: E402
 from advtrain.reporting.study import StudyReport, check_info  # noqa: E402
 from advtrain.reporting.tables import write_tables  # noqa: E402
 from advtrain.results.collect import Collected, write_collected  # noqa: E402
@@ -293,7 +295,9 @@ def built(folder: Path, methods: int) -> dict[str, float]:
         "cards": lambda: write_cards(folder / "collected", info, folder / "cards"),
         "figures": lambda: write_figures(folder / "collected", info, folder / "figures"),
         "page": lambda: write_report([report], folder / "index.html"),
+        "paper": lambda: write_paper([report], folder),
         "metrics": lambda: write_metrics([report], folder / "metrics.json"),
+        "plots": lambda: write_plots([report], folder / "plots"),
     }
     return {name: seconds(part) for name, part in parts.items()}
 
@@ -324,7 +328,7 @@ def study(quick: bool) -> tuple[Path, int, int]:
 
 
 def study_section(quick: bool) -> Results:
-    """Seconds and memory of tables, cards, figures, page and metrics (P10)."""
+    """Seconds and memory of tables, cards, figures, page, paper, metrics and plots (P10)."""
     results = Results()
     folder, methods, cells = study(quick)
     context = multiprocessing.get_context("spawn")
@@ -348,7 +352,7 @@ def study_section(quick: bool) -> Results:
         f"{cells} cells, {rows:,} rows of attacks; the page has {size:.1f} MB, of which the "
         f"figures are {figures:.1f}."
     )
-    label = f"P10 {cells} cells, tables, cards, figures, page and metrics: "
+    label = f"P10 {cells} cells, tables, cards, figures, page, paper, metrics and plots: "
     results.goals += [
         Goal(f"{label}seconds", harness.spread(whole), 60, at_most=True),
         Goal(f"{label}peak memory, GB", harness.spread(memory), 2, at_most=True),
