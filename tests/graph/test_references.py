@@ -1,6 +1,7 @@
 """Committed rows of reference runs: they stand beside the study, or for it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from advtrain.graph.nodes import COLLECTED, Graph
 from advtrain.graph.references import FOLDER, references
+from advtrain.graph.states import orphans
 from advtrain.params.reader import ParamsError
 from advtrain.reference_command import NotFinishedError, keep_reference
 from tests.graph.conftest import MakeGraph, finish_all
@@ -63,6 +65,16 @@ def test_a_reference_of_a_study_that_is_run_stands_beside_it(
     assert graph["collect:tiny@cpu"] in graph.report.inputs
     assert "tables:tiny@cpu" not in graph.nodes
     assert graph.report.params["references"][0]["reference"].startswith("a processor; ")
+
+
+def test_what_another_run_made_of_a_reference_is_no_orphan(
+    tmp_path: Path, make_graph: MakeGraph
+) -> None:
+    kept(tmp_path, "other@cpu")
+    graph = make_graph(other)
+    finish_all(graph)
+    every = replace(graph.params, run=tuple(graph.params.studies))
+    assert orphans(Graph(every, graph.root, names_only=True)) == []
 
 
 def test_a_changed_reference_is_another_result(tmp_path: Path, make_graph: MakeGraph) -> None:

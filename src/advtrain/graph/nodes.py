@@ -342,7 +342,8 @@ class Graph:
     def _reference(self, reference: Reference) -> None:
         """Add a reference run, whose rows are committed.
 
-        It stands beside the study's own rows, or for them if the study is not run here.
+        It stands beside the study's own rows, or for them if the study is not run here. With names
+        only, both count as wanted: another run may have made either.
         """
         folder = f"results/collect/{reference.name}"
         collect = self._node(
@@ -354,7 +355,7 @@ class Graph:
             outputs=tuple(f"{folder}/{one}.parquet" for one in COLLECTED),
             step="reference",
         )
-        if reference.study not in self.params.run:
+        if self.names_only or reference.study not in self.params.run:
             self._rendered(reference.name, self._shown_reference(reference), (collect,))
 
     def _shown_reference(self, reference: Reference) -> dict[str, Any]:
