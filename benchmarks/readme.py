@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 from advtrain.graph.nodes import Graph  # noqa: E402
 from advtrain.params.reader import read  # noqa: E402
 from advtrain.reporting.sheet import Sheet, markdown  # noqa: E402
+from advtrain.reporting.shown import select  # noqa: E402
 from advtrain.reporting.study import check_info  # noqa: E402
 from advtrain.reporting.tables import sheets  # noqa: E402
 from advtrain.results.collect import read_collected  # noqa: E402
@@ -57,7 +58,7 @@ def reference_sheets(name: str) -> dict[str, Sheet]:
     params = replace(read(ROOT / "params.yaml"), run=())
     known = {one["name"]: one for one in Graph(params, ROOT).report.params["references"]}
     info = check_info(study_info(known[name], ROOT))
-    return sheets(read_collected(ROOT / "reports/reference" / name), info)
+    return sheets(select(read_collected(ROOT / "reports/reference" / name), info))
 
 
 if __name__ == "__main__":

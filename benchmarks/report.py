@@ -31,11 +31,13 @@ import torch  # noqa: E402
 
 from advtrain.reporting.card import write_cards  # noqa: E402
 from advtrain.reporting.figures import write_figures  # noqa: E402
-from advtrain.reporting.html import nothing_collected, write_report  # noqa: E402
+from advtrain.reporting.html import write_report  # noqa: E402
 from advtrain.reporting.metrics import write_metrics  # noqa: E402
 from advtrain.reporting.paper import write_paper  # noqa: E402
 from advtrain.reporting.plots import write_plots  # noqa: E402
-from advtrain.reporting.study import StudyReport, check_info  # noqa: E402
+from advtrain.reporting.shown import nothing_collected  # noqa: E402
+from advtrain.reporting.study import check_info  # noqa: E402
+from advtrain.reporting.study_report import StudyReport  # noqa: E402
 from advtrain.reporting.tables import write_tables  # noqa: E402
 from advtrain.results.collect import Collected, write_collected  # noqa: E402
 from advtrain.results.history import history_table  # noqa: E402

@@ -93,7 +93,12 @@ def sources(reports: Path) -> str:
     """
     source = _source(reports)
     folders = ("numbers", "tables", "figures")
-    found = [path for folder in folders for path in (reports / folder).rglob("*.[tp][ed][xf]")]
+    found = [
+        path
+        for folder in folders
+        for path in (reports / folder).rglob("*")
+        if path.suffix in (".tex", ".pdf")
+    ]
     digest = hashlib.sha256()
     for path in [*sorted(found), source]:
         digest.update(hash_file(path).encode())

@@ -18,7 +18,7 @@ from advtrain.graph.states import State, states
 from advtrain.params.reader import read
 from advtrain.reporting.figures import write_figures
 from advtrain.reporting.html import write_report
-from advtrain.reporting.study import StudyReport
+from advtrain.reporting.study_report import StudyReport
 from advtrain.results.collect import CellRecord, collect, read_cell, write_collected
 from pipeline.study_info import study_info
 

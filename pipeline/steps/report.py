@@ -8,7 +8,7 @@ from advtrain.reporting.html import write_report
 from advtrain.reporting.metrics import write_metrics
 from advtrain.reporting.paper import write_paper
 from advtrain.reporting.plots import write_plots
-from advtrain.reporting.study import Beside, StudyReport
+from advtrain.reporting.study_report import ReferenceRun, StudyReport
 from pipeline.study_info import study_info
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _report(job: Job, shown: Mapping[str, Any]) -> StudyReport:
         figures=job.root / "reports/figures" / name,
         reference=shown.get("reference"),
         beside=tuple(
-            Beside(
+            ReferenceRun(
                 name=one["name"],
                 words=one["reference"],
                 environment=one["environment"],

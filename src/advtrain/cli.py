@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("status", status, "what is fresh, stale (and why), missing, or an orphan")
     command.add_argument("--all", action="store_true", help="list the fresh ones too")
-    command = add("plan", plan, "what a run would do, and its likely cost from measured rates")
+    command = add("plan", plan, "what a run would do, and its likely cost")
     command.add_argument("--cores", type=int, default=os.cpu_count() or 1, help="jobs at once")
     add("verify", verify, "read every result and compare its hash with the manifest's")
     command = add("prune", prune, "remove orphans, old snapshots, and what the store has too much")

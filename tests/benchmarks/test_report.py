@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from advtrain.reporting.html import write_report
-from advtrain.reporting.study import StudyReport, check_info
+from advtrain.reporting.study import check_info
+from advtrain.reporting.study_report import StudyReport
 from advtrain.results.collect import write_collected
 from benchmarks.report import LEVELS, made_study, told
 

@@ -9,7 +9,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from advtrain.reporting.html import write_report
 from advtrain.reporting.panels import INK, PAPER
-from advtrain.reporting.study import StudyReport, check_info
+from advtrain.reporting.study import check_info
+from advtrain.reporting.study_report import StudyReport
 from advtrain.results.collect import collect, write_collected
 from tests.results import synthetic
 

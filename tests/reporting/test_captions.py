@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 
 from advtrain.reporting import examples
-from advtrain.reporting.captions import Caption, select
+from advtrain.reporting.captions import Caption
 from advtrain.reporting.figures import FIGURES, captions
+from advtrain.reporting.shown import select
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import Collected, collect
 from tests.results import synthetic

@@ -3,9 +3,9 @@ from collections.abc import Sequence
 import pytest
 
 from advtrain.reporting import figure_accuracy_epsilon
-from advtrain.reporting.captions import Shown
 from advtrain.reporting.figure_accuracy_epsilon import MOST_LINES
 from advtrain.reporting.measure import Unit
+from advtrain.reporting.shown import Shown
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import collect
 from tests.reporting.made import evaluated, measured

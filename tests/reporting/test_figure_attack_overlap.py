@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from advtrain.reporting import figure_attack_overlap
-from advtrain.reporting.captions import Shown
 from advtrain.reporting.measure import Unit
+from advtrain.reporting.shown import Shown
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import collect
 from tests.reporting.made import evaluated, measured

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from advtrain.reporting import figure_certified_radius
-from advtrain.reporting.captions import Shown, select
 from advtrain.reporting.measure import Certified, Unit
+from advtrain.reporting.shown import Shown, select
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import Collected, collect
 from tests.reporting.made import certified, evaluated, measured

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from advtrain.reporting import figure_class_accuracy
-from advtrain.reporting.captions import Shown, select
+from advtrain.reporting.shown import Shown, select
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import Collected, collect
 from tests.results import synthetic

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from advtrain.reporting import figure_training_curves
-from advtrain.reporting.captions import Shown, select
+from advtrain.reporting.shown import Shown, select
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import Collected
 from tests.results import synthetic

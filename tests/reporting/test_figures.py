@@ -14,9 +14,9 @@ from matplotlib.image import imread
 
 from advtrain.graph import nodes
 from advtrain.reporting import figure_adversarial_examples
-from advtrain.reporting.captions import select
 from advtrain.reporting.figures import FIGURES, write_figures
 from advtrain.reporting.panels import COLOURS, INK, NATURAL, PAPER, canvas, picture
+from advtrain.reporting.shown import select
 from advtrain.reporting.study import check_info
 from advtrain.reporting.svg import inline_svg
 from advtrain.results.collect import Collected, collect, write_collected

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from advtrain.reporting.html import write_report
-from advtrain.reporting.study import Beside, StudyReport, check_info
+from advtrain.reporting.study import check_info
+from advtrain.reporting.study_report import ReferenceRun, StudyReport
 from advtrain.results.collect import collect, read_cell, write_collected
 from tests.results import synthetic
 from tests.results.synthetic import digest
@@ -292,6 +293,7 @@ def test_a_study_of_which_nothing_was_collected_is_shown_as_failed(
     page = Page(out.read_text(encoding="utf-8"))
     assert {"#study-fake", "#study-other", "#failures-other"} <= {a["href"] for a in page.all("a")}
     assert "no network" in page.said()
+    assert "none applied" in page.said()
     ids = [a["id"] for _, a, _ in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
 
@@ -355,7 +357,7 @@ def test_a_reference_run_stands_beside_the_run_of_its_study(
 ) -> None:
     info = check_info(synthetic.study_info())
     for kept, moves in ((folder, False), (rich_folder, True)):
-        beside = (Beside("fake@cpu", "a device, on a day", {}, kept),)
+        beside = (ReferenceRun("fake@cpu", "a device, on a day", {}, kept),)
         out = tmp_path / "index.html"
         write_report([StudyReport(info, folder, drawn, beside=beside)], out)
         page = Page(out.read_text(encoding="utf-8"))

@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
 
+from advtrain.reporting.measure import units
 from advtrain.reporting.metrics import cell_metrics, write_metrics
-from advtrain.reporting.study import StudyReport, check_info
+from advtrain.reporting.study import check_info
+from advtrain.reporting.study_report import StudyReport
 from tests.reporting.made import evaluated, measured
 from tests.results import synthetic
 
@@ -58,7 +60,7 @@ def test_shares_have_six_places_and_weights_stay_apart() -> None:
         ],
     )
     info = check_info(synthetic.study_info(attacks=["pgd_20"], curve_attack=None))
-    found = cell_metrics([cell], info)["natural-s0"]
+    found = cell_metrics(units([cell], info), info)["natural-s0"]
     assert found["robust_accuracy"]["pgd_20-linf-8_255"] == 0.333333
     assert set(found["worst_case"]) == {"linf-8_255", "linf-8_255-best"}
 
@@ -74,4 +76,6 @@ def test_a_transformation_and_an_attack_on_fewer_examples_leave_a_worst_case() -
     )
     names = ["pgd_20", "autoattack", "rotations"]
     info = check_info(synthetic.study_info(attacks=names, curve_attack=None))
-    assert set(cell_metrics([cell], info)["natural-s0"]["worst_case"]) == {"linf-8_255"}
+    assert set(cell_metrics(units([cell], info), info)["natural-s0"]["worst_case"]) == {
+        "linf-8_255"
+    }

@@ -1,15 +1,20 @@
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from advtrain.reporting.paper import TEMPLATES, Part, write_paper
-from advtrain.reporting.prose import Facts
-from advtrain.reporting.study import StudyReport, check_info
-from advtrain.reporting.tables import write_tables
-from advtrain.results.collect import collect, read_cell, write_collected
+from advtrain.reporting.pages import TEMPLATES
+from advtrain.reporting.paper import Part, write_paper
+from advtrain.reporting.prose import Facts, Leader, study_facts
+from advtrain.reporting.shown import select
+from advtrain.reporting.study import check_info
+from advtrain.reporting.study_report import StudyReport
+from advtrain.reporting.tables import sheets, write_tables
+from advtrain.results.collect import Collected, collect, read_cell, write_collected
 from pipeline.paper import build_paper
 from tests.reporting.typesetting import needs_typesetting
 from tests.results import synthetic
@@ -78,6 +83,25 @@ def test_the_prose_names_who_leads_and_who_cannot_be_told_apart(text: str) -> No
     )
     assert r"It cannot be told apart from \texttt{pgd\_at}." in prose
     assert r"Each method was trained with \val{fake/counts/seeds_most} seeds." in prose
+
+
+def test_who_is_beaten_by_the_paired_test_is_not_said_to_withstand_more(
+    collected: Collected,
+) -> None:
+    info = check_info(synthetic.study_info())
+    laid = sheets(select(collected, info))
+    pairs = laid["comparisons"].data
+    place = pairs.column_names.index("better")
+
+    def leader(winner: str) -> Leader:
+        decided = pairs.set_column(place, "better", pa.array([winner] * len(pairs)))
+        shown = {**laid, "comparisons": replace(laid["comparisons"], data=decided)}
+        return study_facts(shown, collected, info)[0].leaders[0]
+
+    one, other = leader("one"), leader("other")
+    assert one.better + one.worse
+    assert (one.better, one.worse) == (other.worse, other.better)
+    assert one.same == other.same == ()
 
 
 def test_flagged_trainings_are_named_with_their_budget(text: str) -> None:

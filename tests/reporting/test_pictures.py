@@ -12,14 +12,15 @@ import pyarrow as pa
 import pytest
 
 from advtrain.reporting import (
+    examples,
     figure_adapted_budgets,
     figure_adversarial_examples,
     figure_input_gradients,
     figure_loss_surface,
     landscapes,
 )
-from advtrain.reporting.captions import Shown, select
 from advtrain.reporting.landscapes import Landscape, Landscapes, number
+from advtrain.reporting.shown import Shown, select
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import Collected
 from tests.results import synthetic
@@ -123,7 +124,7 @@ def test_a_collapsed_training_is_shown_as_one(pictured: Collected) -> None:
 
 def test_what_does_not_fit_is_told(pictured: Collected, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landscapes, "MOST_ROWS", 2)
-    monkeypatch.setattr(landscapes, "MOST_PIXELS", 2)
+    monkeypatch.setattr(examples, "MOST_PIXELS", 2)
     found = chosen(pictured)
     assert (len(found.rows), found.stride) == (2, 2)
     for figure in (figure_loss_surface, figure_input_gradients):

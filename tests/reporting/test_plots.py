@@ -6,7 +6,8 @@ import yaml
 from dvc_render import VegaRenderer
 
 from advtrain.reporting.plots import PLOTS, write_plots
-from advtrain.reporting.study import StudyReport, check_info
+from advtrain.reporting.study import check_info
+from advtrain.reporting.study_report import StudyReport
 from tests.results import synthetic
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,9 +4,9 @@ import pytest
 from matplotlib.colors import to_hex
 
 from advtrain.reporting import figure_cost_passes, figure_cost_time, figure_trade_off, scatter
-from advtrain.reporting.captions import Shown, select
 from advtrain.reporting.panels import PAPER
 from advtrain.reporting.scatter import points, undominated
+from advtrain.reporting.shown import Shown, select
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import Collected
 from tests.results import synthetic

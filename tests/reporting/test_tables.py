@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from advtrain.reporting.audits import AUDITS
+from advtrain.reporting.shown import select
 from advtrain.reporting.study import check_info
 from advtrain.reporting.tables import sheets, write_tables
 from advtrain.results.collect import Collected, collect, read_cell, write_collected
@@ -48,7 +49,7 @@ def test_percent_are_in_the_rendered_table_alone(tables: Path) -> None:
 def test_the_results_say_on_whose_network_an_attack_is_crafted(collected: Collected) -> None:
     def reading(**sources: str) -> str:
         info = check_info(synthetic.study_info(attack_sources=sources))
-        return sheets(collected, info)["results"].reading
+        return sheets(select(collected, info))["results"].reading
 
     assert "crafted on" not in reading()
     assert reading(cw_20="pgd_at").endswith(
@@ -136,14 +137,14 @@ def test_of_several_weights_the_last_are_shown_and_all_are_in_the_data(tmp_path:
         synthetic.write_evaluation(tmp_path, "fake", cell, name, "pgd_at", 0.1, 0, weights)
     record = read_cell(tmp_path, "fake", cell, names)
     info = check_info(synthetic.study_info())
-    found = sheets(collect("fake", [record]), info)
+    found = sheets(select(collect("fake", [record]), info))
     for name in ("results", "curve"):
         assert "weights" not in [column.title for column in found[name].columns]
         assert set(found[name].data["weights"].to_pylist()) == {"last", "best"}
         assert len(found[name].rows) == found[name].data.num_rows / 2
         assert "Shown are the weights of the last epoch" in found[name].reading
     only_best = read_cell(tmp_path, "fake", cell, names[1:])
-    found = sheets(collect("fake", [only_best]), info)
+    found = sheets(select(collect("fake", [only_best]), info))
     for name in ("results", "curve"):
         assert "those of the best epoch by validation" in found[name].reading
         assert found[name].rows
@@ -151,11 +152,11 @@ def test_of_several_weights_the_last_are_shown_and_all_are_in_the_data(tmp_path:
 
 def test_a_number_knows_its_lineage(collected: Collected) -> None:
     info = check_info(synthetic.study_info())
-    row = sheets(collected, info)["results"].rows[2]
+    row = sheets(select(collected, info))["results"].rows[2]
     assert row[3].origin == "pgd_at-linf-0.1"
     assert row[3].title == "95 % interval 64.0 to 94.8 %, n = 20, seeds: 2"
     alone = collect("fake", [])
-    assert sheets(alone, info)["results"].rows == ()
+    assert sheets(select(alone, info))["results"].rows == ()
 
 
 def test_an_empty_study_has_empty_tables(tmp_path: Path) -> None:

@@ -28,12 +28,6 @@ def test_of_a_module_that_was_added_since_nothing_is_said() -> None:
     assert read_library().module("methods", "halfway") == Module()
 
 
-def test_works_come_once_and_by_key() -> None:
-    library = read_library()
-    modules = [Module(works=("zhang2019", "madry2018")), Module(works=("madry2018",))]
-    assert [work.key for work in library.cited(modules)] == ["madry2018", "zhang2019"]
-
-
 def test_a_work_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "works.yaml"
     path.write_text("works: {}\nmodules: { methods: { pgd_at: { works: [madry2081] } } }\n")

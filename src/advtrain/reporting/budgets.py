@@ -27,6 +27,15 @@ def at(cell: Measured, threat: Threat | None, weights: str) -> tuple[Evaluated, 
     return tuple(sorted(found, key=lambda one: -len(one.example)))
 
 
+def clean_evaluation(cell: Measured) -> Evaluated | None:
+    """Return what a cell's clean accuracy is read from; None if nothing attacked it.
+
+    It is of the last weights, where they were attacked, and on the most examples.
+    """
+    order = sorted(cell.evaluations, key=lambda one: (one.weights != "last", -len(one.example)))
+    return order[0] if order else None
+
+
 def withstood(evaluations: Sequence[Evaluated], attacks: Iterable[str]) -> Run | None:
     """Return which examples withstood the attacks named, of those that met all of them.
 

@@ -16,6 +16,7 @@ from advtrain.reporting.measure import (
     Measured,
     clean_runs,
     measure,
+    read_cells,
     robust_runs,
     units,
 )
@@ -84,11 +85,7 @@ def read_cards(collected: Collected, info: StudyInfo) -> dict[str, Card]:
     ]
     results, proofs = _by_cell(result_rows(alone, info)), _by_cell(certified_rows(alone, info))
     audits = {row.cell.cell: row for row in audit_rows(grouped, info)}
-    held = ("params", "upstream", "evaluations")
-    rows = {
-        row["cell"]: row | {name: json.loads(row[name]) for name in held}
-        for row in collected.cells.to_pylist()
-    }
+    rows = read_cells(collected)
     return {
         cell.cell: Card(
             info=info,
@@ -257,7 +254,9 @@ def _audits(card: Card) -> str:
         for name, finding in found.items()
         if finding.status != "not applicable"
     ]
-    return f"{said}\n\n{_table(('audit', 'found', 'evidence'), rows)}" if rows else said
+    if not rows:
+        return "None applies, so nothing was audited."
+    return f"{said}\n\n{_table(('audit', 'found', 'evidence'), rows)}"
 
 
 def _limits(card: Card) -> list[str]:

@@ -1,12 +1,12 @@
 """What changed between two versions of a cell: parameters, code, data, inputs, environment."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from advtrain.graph.dotted import changed
+from advtrain.reporting.measure import read_cells
 from advtrain.results.collect import Collected
 
 SHORT = 8
@@ -34,9 +34,7 @@ class Version:
     @cached_property
     def cells(self) -> dict[str, dict[str, Any]]:
         """The rows of the cells by name, with what they hold as JSON read."""
-        rows = self.collected.cells.to_pylist()
-        held = ("params", "upstream", "evaluations")
-        return {row["cell"]: row | {name: json.loads(row[name]) for name in held} for row in rows}
+        return read_cells(self.collected)
 
     @cached_property
     def devices(self) -> dict[str, str]:

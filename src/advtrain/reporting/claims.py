@@ -24,7 +24,7 @@ from advtrain.reporting.statistics import (
     mean_and_spread,
 )
 from advtrain.reporting.study import StudyInfo
-from advtrain.reporting.verdicts import POINT, noise
+from advtrain.reporting.verdicts import noise
 from advtrain.results.names import epsilon_text
 
 RATIO = 0.1
@@ -42,8 +42,9 @@ RULE = (
     "over seeds and half the 95 % interval. A claim that one is higher holds, or does not, where "
     "the paired difference exceeds the noise; else the two cannot be told apart. A claim about a "
     "data set is shown for that data set, and not comparable where the study has fewer images, "
-    "another network, another budget or another attack than it names. Costs are forward and "
-    "backward passes for each weight step over those of natural training, and agree within 10 %. "
+    "another network or another budget than it names; where the attack that it names was not run, "
+    "it is not measured. Costs are forward and backward passes for each weight step over those of "
+    "natural training, and agree within 10 %. "
     "Growth with the replays holds if the best of them exceeds the fewest beyond the noise and the "
     "last step does not grow beyond it. Overfitting to one step, which is claimed to happen, holds "
     "if a training of the method does so: the accuracy under one step exceeds that under several "
@@ -281,19 +282,19 @@ class _Claim:
         if quantity == "step_gap":
             return self.overfits(row)
         if quantity == "clean_accuracy":
-            return _accuracy(row.clean)
+            return _mean(row.clean)
         if quantity == "robust_accuracy":
-            return _accuracy(estimate(self.runs(row)))
+            return _mean(estimate(self.runs(row)))
         if quantity == "seed_deviation":
             return _deviation(estimate(self.runs(row)))
         if against is None:
             return None
         if quantity == "clean_accuracy_drop":
-            return _difference(difference(against.clean_runs, row.clean_runs))
+            return _mean(difference(against.clean_runs, row.clean_runs))
         ours, theirs = self.runs(row), self.runs(against)
         if quantity == "robust_accuracy_gain":
-            return _difference(difference(ours, theirs))
-        return _difference(difference(theirs, ours))
+            return _mean(difference(ours, theirs))
+        return _mean(difference(theirs, ours))
 
     def runs(self, row: ResultRow) -> tuple[Run, ...]:
         """Return who withstood the claim's attack, or the worst case of all."""
@@ -362,14 +363,7 @@ def _training(unit: Unit, said: Mapping[str, Mapping[str, Any]], info: StudyInfo
     return training_here(json.loads(row["params"]), info["data_set"], row["examples"])
 
 
-def _accuracy(found: Estimate | None) -> Evidence | None:
-    if found is None:
-        return None
-    half = (found.high - found.low) / 2
-    return Evidence(found.mean, max(POINT, 2 * (found.spread or 0.0), half))
-
-
-def _difference(found: Difference | None) -> Evidence | None:
+def _mean(found: Estimate | Difference | None) -> Evidence | None:
     return Evidence(found.mean, noise(found)) if found else None
 
 

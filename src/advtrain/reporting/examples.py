@@ -1,7 +1,7 @@
 """Which attacked images a figure shows: one row per method, the same examples in each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,10 +71,8 @@ class Gallery:
 
     @property
     def stride(self) -> int:
-        """Every which pixel is drawn; more than can be seen would only make the files large."""
-        sizes: list[int]
-        sizes = [side for _, row in self.rows for one in row for side in one.clean.shape[1:]]
-        return math.ceil(max(sizes) / MOST_PIXELS)
+        """Every which pixel is drawn."""
+        return stride(side for _, row in self.rows for one in row for side in one.clean.shape[1:])
 
     @property
     def magnification(self) -> float:
@@ -133,6 +131,22 @@ def gallery(collected: Collected, grouped: Sequence[Unit], info: StudyInfo) -> G
     ]
     seen = [next(cell for cell in unit.cells if cell.cell in kept[attack]) for unit, _ in rows]
     return Gallery(attack, budget, tuple(rows[:MOST_ROWS]), tuple(seen[:MOST_ROWS]), len(rows))
+
+
+def stride(sides: Iterable[int]) -> int:
+    """Say every which pixel is drawn; more than can be seen would only make the files large.
+
+    Args:
+        sides: of the images, in pixels.
+    """
+    return math.ceil(max(sides) / MOST_PIXELS)
+
+
+def stored_image(row: Mapping[str, Any]) -> Image:
+    """Return the image of a row that has its bytes: `channels`, `height`, `width` and `image`."""
+    shape = row["channels"], row["height"], row["width"]
+    stored = np.frombuffer(row["image"], np.uint8).reshape(shape)
+    return stored.astype(np.float32) / np.float32(255)
 
 
 def short(name: str, most: int = 12) -> str:

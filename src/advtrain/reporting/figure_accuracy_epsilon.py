@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown, flag_words, unit_text, weights_words
+from advtrain.reporting.captions import Caption, flag_words, unit_text, weights_words
 from advtrain.reporting.curve import CurvePoint
 from advtrain.reporting.measure import Unit
 from advtrain.reporting.panels import INK, bars, legend, look, panels, share_axis
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

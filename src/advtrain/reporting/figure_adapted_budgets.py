@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow.compute as pc
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown, cell_text
-from advtrain.reporting.examples import MOST_PIXELS, Image, short
+from advtrain.reporting.captions import Caption, cell_text
+from advtrain.reporting.examples import Image, short, stored_image, stride
 from advtrain.reporting.measure import Measured, Unit
 from advtrain.reporting.panels import COLOURS, INK, canvas, picture
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,8 +111,8 @@ def draw(shown: Shown) -> "Figure":
                 paper.text(left, above - 0.06, f"{words} budgets", fontsize=8)
             for column, extreme in enumerate(extremes):
                 corner = (left + column * apart, above)
-                stride = -(-max(extreme.image.shape[1:]) // MOST_PIXELS)
-                picture(paper, extreme.image[:, ::stride, ::stride], corner, size)
+                every = stride(extreme.image.shape[1:])
+                picture(paper, extreme.image[:, ::every, ::every], corner, size)
                 paper.text(corner[0], above + size + 0.13, one.times(extreme.budget), fontsize=7)
                 paper.text(corner[0], above + size + 0.25, short(extreme.label, 8), fontsize=7)
     return figure
@@ -156,7 +156,9 @@ def _adapted(shown: Shown) -> tuple[list[Adapted], int]:
 
     def ends(cell: Measured, end: str) -> tuple[Extreme, ...]:
         return tuple(
-            _extreme(row) for row in pictures if (row["cell"], row["end"]) == (cell.cell, end)
+            Extreme(row["number"], row["label_name"], stored_image(row))
+            for row in pictures
+            if (row["cell"], row["end"]) == (cell.cell, end)
         )
 
     found = [
@@ -170,12 +172,6 @@ def _adapted(shown: Shown) -> tuple[list[Adapted], int]:
         for unit, cell in cells[:MOST_BLOCKS]
     ]
     return found, len(cells)
-
-
-def _extreme(row: Mapping[str, Any]) -> Extreme:
-    shape = row["channels"], row["height"], row["width"]
-    image = np.frombuffer(row["image"], np.uint8).reshape(shape)
-    return Extreme(row["number"], row["label_name"], image.astype(np.float32) / np.float32(255))
 
 
 def _described(one: Adapted) -> str:

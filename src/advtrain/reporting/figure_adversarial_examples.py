@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown, cell_text, weights_words
+from advtrain.reporting.captions import Caption, cell_text, weights_words
 from advtrain.reporting.examples import short
-from advtrain.reporting.panels import COLOURS, NATURAL, canvas, picture
+from advtrain.reporting.panels import COLOURS, NATURAL, canvas, names_width, picture
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +60,7 @@ def draw(shown: Shown) -> "Figure":
     names = [cell_text(unit, cell).replace(", ", "\n") for cell, (unit, _) in shown_cells]
     count = len(found.rows[0][1])
     # In inches: the names of the methods, then three images for each example.
-    margin = 0.2 + 0.078 * max(len(line) for name in names for line in name.split("\n"))
+    margin = 0.2 + names_width(names)
     between, apart, head, foot = 0.07, 0.2, 0.42, 0.42
     size = min(0.62, ((8.1 - margin) / count - apart - 2 * between) / 3)
     step = 3 * size + 2 * between + apart

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown, weights_words
+from advtrain.reporting.captions import Caption, weights_words
 from advtrain.reporting.overlap import broken_by
 from advtrain.reporting.panels import COLOURS, INK, NATURAL, PAPER, WIDTHS, share_axis
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import DAGGER, Caption, Shown, flag_words, flagged, unit_text
-from advtrain.reporting.certified import CertifiedRow, certified_rows
+from advtrain.reporting.captions import DAGGER, Caption, flag_words, flagged, unit_text
+from advtrain.reporting.certified import CertifiedRow
 from advtrain.reporting.curve import CurvePoint
 from advtrain.reporting.measure import Certified, Unit
 from advtrain.reporting.panels import INK, PAPER, WIDTHS, bars, look, share_axis
+from advtrain.reporting.shown import Shown
 from advtrain.reporting.statistics import Estimate, Run, estimate
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def draw(shown: Shown) -> "Figure":
 
 def _panels(shown: Shown) -> list[Panel]:
     found: dict[tuple[str, str, bool], list[CertifiedRow]] = {}
-    for row in certified_rows(shown.units, shown.info):
+    for row in shown.certified:
         if row.certified:
             place = (row.certificate, row.norm, row.epsilon is None)
             found.setdefault(place, []).append(row)

@@ -13,7 +13,6 @@ from advtrain.reporting.captions import (
     DAGGER,
     Budget,
     Caption,
-    Shown,
     budget_text,
     flag_words,
     flagged,
@@ -22,6 +21,7 @@ from advtrain.reporting.captions import (
 )
 from advtrain.reporting.panels import WIDTHS, heat_map
 from advtrain.reporting.results import ResultRow
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

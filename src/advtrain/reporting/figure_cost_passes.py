@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown, flag_words, unit_text, weights_words
+from advtrain.reporting.captions import Caption, flag_words, unit_text, weights_words
 from advtrain.reporting.scatter import (
     Panels,
     draw_panels,
@@ -11,6 +11,7 @@ from advtrain.reporting.scatter import (
     points,
     size_axis,
 )
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

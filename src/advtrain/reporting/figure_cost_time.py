@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown, flag_words, unit_text, weights_words
-from advtrain.reporting.costs import CostRow, cost_rows
+from advtrain.reporting.captions import Caption, flag_words, unit_text, weights_words
+from advtrain.reporting.costs import CostRow
 from advtrain.reporting.scatter import (
     Panels,
     draw_panels,
@@ -12,6 +12,7 @@ from advtrain.reporting.scatter import (
     points,
     size_axis,
 )
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,8 +60,7 @@ def draw(shown: Shown) -> "Figure":
 
 def _costs(shown: Shown) -> dict[str, CostRow]:
     """Return what each trained unit cost, by its name."""
-    found = cost_rows(shown.units, shown.collected.costs)
-    return {row.unit.name: row for row in found if row.seconds and row.forward}
+    return {row.unit.name: row for row in shown.costs if row.seconds and row.forward}
 
 
 def _points(shown: Shown, costs: dict[str, CostRow]) -> Panels:

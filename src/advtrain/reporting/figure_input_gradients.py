@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown
+from advtrain.reporting.captions import Caption
 from advtrain.reporting.examples import short
 from advtrain.reporting.landscapes import Row, landscapes, number
-from advtrain.reporting.panels import canvas, picture
+from advtrain.reporting.panels import canvas, names_width, picture
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,9 +48,7 @@ def draw(shown: Shown) -> "Figure":
     if found is None:
         raise ValueError("nobody looked at input gradients; draw the caption instead")
     names = [row.name.replace(", ", "\n") for row in found.rows]
-    margin = 0.3 + 0.078 * max(
-        len(line) for name in ["test image", *names] for line in name.split("\n")
-    )
+    margin = 0.3 + names_width(["test image", *names])
     count = len(found.rows[0].found)
     # In inches.
     apart, foot, head = 0.2, 0.26, 0.42

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown
+from advtrain.reporting.captions import Caption
 from advtrain.reporting.examples import short
 from advtrain.reporting.landscapes import Landscape, Landscapes, landscapes, number
-from advtrain.reporting.panels import COLOURS, INK, PAPER, canvas, picture
+from advtrain.reporting.panels import COLOURS, INK, PAPER, canvas, names_width, picture
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def draw(shown: Shown) -> "Figure":
         raise ValueError("nobody looked at the loss around images; draw the caption instead")
     names = [row.name.replace(", ", "\n") for row in found.rows]
     # In inches.
-    margin = 0.35 + 0.078 * max(len(line) for name in names for line in name.split("\n"))
+    margin = 0.35 + names_width(names)
     count, apart, head, foot = len(found.rows[0].found), 0.15, 0.75, 0.32
     width = min(1.7, (8.1 - margin) / count - apart)
     tops = [max(_largest(one) for one in row.found) for row in found.rows]

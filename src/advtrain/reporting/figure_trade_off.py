@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Shown, flag_words, unit_text, weights_words
+from advtrain.reporting.captions import Caption, flag_words, unit_text, weights_words
 from advtrain.reporting.panels import share_axis
 from advtrain.reporting.scatter import (
     Panels,
@@ -12,6 +12,7 @@ from advtrain.reporting.scatter import (
     front_words,
     points,
 )
+from advtrain.reporting.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

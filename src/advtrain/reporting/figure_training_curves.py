@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Caption, Course, Shown, unit_text
+from advtrain.reporting.captions import Caption, unit_text
 from advtrain.reporting.measure import Unit
 from advtrain.reporting.panels import COLOURS, INK, PAPER, legend, panels, share_axis
+from advtrain.reporting.shown import Course, Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

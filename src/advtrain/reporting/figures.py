@@ -18,8 +18,9 @@ from advtrain.reporting import (
     figure_trade_off,
     figure_training_curves,
 )
-from advtrain.reporting.captions import Caption, Shown, select
+from advtrain.reporting.captions import Caption
 from advtrain.reporting.panels import rendered, style, words_only
+from advtrain.reporting.shown import Shown, select
 from advtrain.reporting.study import check_info
 from advtrain.results.collect import read_collected
 from advtrain.results.files import write_bytes

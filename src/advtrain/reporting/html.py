@@ -1,32 +1,27 @@
 """The page: every table and figure, and behind each number its lineage, in one offline file."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
-import pyarrow as pa
 from markupsafe import Markup
 
 from advtrain.published.registry import Registry, read_registry
 from advtrain.reporting import wording
-from advtrain.reporting.captions import select
 from advtrain.reporting.changes import Version
-from advtrain.reporting.figures import captions
 from advtrain.reporting.lineage import Lineages, lineages
-from advtrain.reporting.measure import Unit, measure, units
 from advtrain.reporting.moved import moved
+from advtrain.reporting.pages import TEMPLATES, inlined, render
 from advtrain.reporting.sheet import Cell, Sheet
-from advtrain.reporting.study import UNKNOWN, Failure, StudyInfo, StudyReport, check_info
+from advtrain.reporting.study import UNKNOWN, Failure, StudyInfo
+from advtrain.reporting.study_report import StudyReport
 from advtrain.reporting.svg import inline_svg
-from advtrain.reporting.tables import sheets
 from advtrain.results.collect import Collected, read_collected
 from advtrain.results.files import write_bytes
-from advtrain.results.schema import ADVERSARIAL, CELLS, CERTIFIED, COSTS, OUTCOMES, PROBES
 
-TEMPLATES = Path(__file__).parent / "templates"
 BESIDE = {
     "published": "Published beside reproduced",
     "claims": "Do the published claims hold here?",
@@ -161,21 +156,13 @@ def write_report(studies: Sequence[StudyReport], out: Path) -> None:
     tables, figures = itertools.count(1), itertools.count(1)
     registry = read_registry()
     sections = [_section(study, tables, figures, registry) for study in studies]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = environment.get_template("report.html").render(
+    page = render(
+        TEMPLATES / "report.html",
         sections=sections,
         incomplete=[section for section in sections if section.failures],
-        **{
-            name.partition(".")[0]: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-            for name in ("style.css", "theme.js", "script.js")
-        },
+        style=inlined("style.css"),
+        theme=inlined("theme.js"),
+        script=inlined("script.js"),
     )
     write_bytes(out, page.encode())
 
@@ -186,10 +173,8 @@ def _section(
     figures: Iterator[int],
     registry: Registry,
 ) -> Section:
-    info = check_info(study.info)
-    collected = read_collected(study.collected) if study.collected.is_dir() else nothing_collected()
-    grouped = units(measure(collected), info)
-    laid = sheets(collected, info, grouped)
+    shown, laid = study.shown, study.sheets
+    info, collected = shown.info, shown.collected
     return Section(
         id=_id(info["name"]),
         info=info,
@@ -197,12 +182,12 @@ def _section(
         facts=_facts(info, collected, laid["audits"]),
         # Numbered in the order of the page.
         results=_table("results", laid["results"], tables),
-        beside=(*_folded(BESIDE, laid, tables), *_moved(study, info, collected, tables)),
-        figures=tuple(_figures(study, info, collected, grouped, figures)),
+        beside=(*_folded(BESIDE, laid, tables), *_moved(study, tables)),
+        figures=tuple(_figures(study, figures)),
         further=tuple(_folded(FURTHER, laid, tables)),
         costs=_table("costs", laid["costs"], tables),
         flags=_flags([laid[name] for name in FLAGGED]),
-        lineages=lineages(info, grouped, collected, registry, kept=study.reference is not None),
+        lineages=lineages(info, shown.units, collected, registry, kept=study.reference is not None),
     )
 
 
@@ -218,7 +203,8 @@ def _classes(classes: int) -> str:
 
 
 def _facts(info: StudyInfo, collected: Collected, audits: Sheet) -> tuple[tuple[str, str], ...]:
-    failed = audits.data["status"].to_pylist().count("fail")
+    found = Counter(audits.data["status"].to_pylist())
+    judged, failed = found["pass"] + found["fail"], found["fail"]
     return (
         ("data set", info["dataset"]),
         ("classes", _classes(info["classes"])),
@@ -226,12 +212,14 @@ def _facts(info: StudyInfo, collected: Collected, audits: Sheet) -> tuple[tuple[
         ("attacks", ", ".join(info["attacks"])),
         ("trained cells", str(collected.cells.num_rows)),
         ("rows", f"{collected.outcomes.num_rows:,}"),
-        ("audits", _audits(failed, strict=info["strict"])),
+        ("audits", _audits(judged, failed, strict=info["strict"])),
     )
 
 
-def _audits(failed: int, *, strict: bool) -> str:
+def _audits(judged: int, failed: int, *, strict: bool) -> str:
     """Say how many audits failed, and what follows where the study is strict."""
+    if not judged:
+        return "none applied"
     if not failed:
         return "none failed"
     return f"{failed} failed" + "; the study is strict: no table was written" * strict
@@ -262,13 +250,11 @@ def _folded(
             yield Folded(head, _table(name, sheet, tables), open=open_)
 
 
-def _moved(
-    study: StudyReport, info: StudyInfo, collected: Collected, tables: Iterator[int]
-) -> Iterator[Folded]:
+def _moved(study: StudyReport, tables: Iterator[int]) -> Iterator[Folded]:
     """Number the tables of what differs from each reference run of the study."""
     for one in study.beside:
         before = Version(one.name, read_collected(one.collected), environment=one.environment)
-        sheet = moved(before, Version("this run", collected), info)
+        sheet = moved(before, Version("this run", study.shown.collected), study.shown.info)
         head = f"Beside the reference run on {one.words}"
         yield Folded(head, _table(f"moved-{_id(one.name)}", sheet, tables), open=False)
 
@@ -295,29 +281,10 @@ def _row_name(sheet: Sheet, row: Sequence[Cell]) -> str:
     return ", ".join(named)
 
 
-def _figures(
-    study: StudyReport,
-    info: StudyInfo,
-    collected: Collected,
-    grouped: Sequence[Unit],
-    numbers: Iterator[int],
-) -> Iterator[Figure]:
-    for figure, caption in captions(select(collected, info, grouped)).items():
+def _figures(study: StudyReport, numbers: Iterator[int]) -> Iterator[Figure]:
+    for figure, caption in study.captions.items():
         path = study.figures / f"{figure}.svg"
         if not caption.empty and path.is_file():
-            name = f"figure-{_id(info['name'])}-{figure}"
+            name = f"figure-{_id(study.info['name'])}-{figure}"
             svg = inline_svg(path.read_text(encoding="utf-8"), name, caption.alt)
             yield Figure(next(numbers), caption.text, Markup(svg))
-
-
-def nothing_collected() -> Collected:
-    """Stand in for a study of which nothing was collected."""
-    return Collected(
-        outcomes=OUTCOMES.empty_table(),
-        cells=CELLS.empty_table(),
-        histories=pa.table({"cell": pa.array([], pa.string())}),
-        costs=COSTS.empty_table(),
-        certified=CERTIFIED.empty_table(),
-        probes=PROBES.empty_table(),
-        adversarial=ADVERSARIAL.empty_table(),
-    )

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from advtrain.reporting.captions import Shown, cell_text
-from advtrain.reporting.examples import MOST_PIXELS, MOST_ROWS, Image
+from advtrain.reporting.captions import cell_text
+from advtrain.reporting.examples import MOST_ROWS, Image, stored_image, stride
 from advtrain.reporting.measure import Measured, Unit
+from advtrain.reporting.shown import Shown
 from advtrain.reporting.wording import NOTHING
 
 WITHIN = 1 + 1e-9
@@ -139,10 +140,8 @@ class Landscapes:
 
     @cached_property
     def stride(self) -> int:
-        """Every which pixel is drawn; more than can be seen would only make the files large."""
-        _, *sizes = self.rows[0].found[0].image.shape
-        largest: int = max(sizes)
-        return math.ceil(largest / MOST_PIXELS)
+        """Every which pixel is drawn."""
+        return stride(self.rows[0].found[0].image.shape[1:])
 
     @property
     def some(self) -> str:
@@ -196,7 +195,7 @@ def _landscape(row: Mapping[str, Any]) -> Landscape:
     return Landscape(
         example=row["example"],
         label=row["label_name"],
-        image=(np.frombuffer(row["image"], np.uint8) / np.float32(255)).reshape(shape),
+        image=stored_image(row),
         gradient=(row["largest"] * scaled).astype(np.float32).reshape(shape),
         loss=np.frombuffer(row["loss"], "<f4").reshape(row["side"], row["side"]),
         reach=row["reach"],

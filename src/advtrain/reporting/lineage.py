@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
+from advtrain.graph.dotted import flatten
 from advtrain.published.protocols import Departure
 from advtrain.published.registry import Registry
 from advtrain.reporting import wording
@@ -168,7 +169,7 @@ def lineages(
         kept: its rows are those of a reference run, whose cells have no run in MLflow and no card.
     """
     rows = {row["cell"]: row for row in collected.cells.to_pylist()}
-    flat = {cell: _flat("", json.loads(row["params"])) for cell, row in rows.items()}
+    flat = {cell: _parameters(json.loads(row["params"])) for cell, row in rows.items()}
     inputs = {cell: _inputs(row) for cell, row in rows.items()}
     described = {cell: json.loads(row["evaluations"]) for cell, row in rows.items()}
     protocols = _protocols(described.values())
@@ -294,15 +295,13 @@ def _inputs(row: Mapping[str, Any]) -> list[Input]:
     return [Input(name, one.get("key", ""), one.get("digest", "")) for name, one in found.items()]
 
 
-def _flat(place: str, value: Any) -> list[Parameter]:
-    """Name each leaf by its dotted path; an empty mapping has none."""
-    if isinstance(value, Mapping):
-        return [
-            leaf
-            for name, inner in sorted(value.items())
-            for leaf in _flat(f"{place}.{name}" if place else name, inner)
-        ]
-    return [Parameter(place, value if isinstance(value, str) else json.dumps(value))]
+def _parameters(params: Mapping[str, Any]) -> list[Parameter]:
+    """Name each parameter by its dotted path; an empty mapping has none."""
+    return [
+        Parameter(name, value if isinstance(value, str) else json.dumps(value))
+        for name, value in sorted(flatten(params).items())
+        if value != {}
+    ]
 
 
 def _count(value: int | None) -> str:

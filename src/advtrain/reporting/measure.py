@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from advtrain.reporting import wording
 from advtrain.reporting.statistics import Correct, Run
 from advtrain.reporting.study import Failure, StudyInfo
 from advtrain.results.collect import Collected
 from advtrain.results.names import (
     CellName,
     EvaluationName,
-    epsilon_text,
     parse_cell,
     parse_evaluation,
 )
@@ -199,7 +199,7 @@ class Unit:
         """The unit as a name for links: `trades-linf-8_255`."""
         if self.norm is None or self.epsilon is None:
             return self.method
-        return f"{self.method}-{self.norm}-{epsilon_text(self.epsilon).replace('/', '_')}"
+        return f"{self.method}-{wording.threat_name(self.norm, self.epsilon)}"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -242,6 +242,15 @@ def measure(collected: Collected) -> list[Measured]:
         )
         for row in cells
     ]
+
+
+def read_cells(collected: Collected) -> dict[str, dict[str, Any]]:
+    """Return the rows of the cells by name, with what they hold as JSON read."""
+    held = ("params", "upstream", "evaluations")
+    return {
+        row["cell"]: row | {name: json.loads(row[name]) for name in held}
+        for row in collected.cells.to_pylist()
+    }
 
 
 def units(measured: Sequence[Measured], info: StudyInfo) -> list[Unit]:

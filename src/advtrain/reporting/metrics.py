@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from advtrain.reporting import wording
 from advtrain.reporting.budgets import (
     Expected,
     Threat,
+    clean_evaluation,
     expected_attacks,
     last_and_best,
     row_threats,
@@ -17,9 +19,9 @@ from advtrain.reporting.budgets import (
     worst_run,
 )
 from advtrain.reporting.certified import radii
-from advtrain.reporting.measure import Measured, measure, units
-from advtrain.reporting.study import StudyInfo, StudyReport, check_info
-from advtrain.results.collect import read_collected
+from advtrain.reporting.measure import Measured, Unit
+from advtrain.reporting.study import StudyInfo
+from advtrain.reporting.study_report import StudyReport
 from advtrain.results.files import write_bytes
 from advtrain.results.names import epsilon_text
 
@@ -35,34 +37,29 @@ def write_metrics(studies: Sequence[StudyReport], out: Path) -> None:
             `certified_accuracy` (by evaluation, with the radius where there is no budget), each a
             share in [0, 1] or a difference of two, rounded to six places.
     """
-    metrics = {}
-    for study in studies:
-        info = check_info(study.info)
-        measured = measure(read_collected(study.collected)) if study.collected.is_dir() else []
-        metrics[info["name"]] = cell_metrics(measured, info)
+    metrics = {
+        study.info["name"]: cell_metrics(study.shown.units, study.shown.info) for study in studies
+    }
     write_bytes(out, (json.dumps(metrics, indent=1, sort_keys=True) + "\n").encode())
 
 
-def cell_metrics(measured: Sequence[Measured], info: StudyInfo) -> dict[str, dict[str, Any]]:
+def cell_metrics(grouped: Sequence[Unit], info: StudyInfo) -> dict[str, dict[str, Any]]:
     """Compute the metrics of a study's cells.
 
     The worst case is that of the results table: at its budgets, and over the attacks that are
     expected there. Clean accuracy is that of the last weights, where they were attacked.
     """
     metrics = {}
-    grid = radii([one for cell in measured for one in cell.certificates])
-    grouped = units(measured, info)
+    grid = radii([one for unit in grouped for cell in unit.cells for one in cell.certificates])
     expected, table = expected_attacks(grouped, info), table_threats(grouped, info)
     for unit in grouped:
         threats = row_threats(unit, info, table)
         for cell in unit.cells:
-            found: dict[str, Any] = {"robust_accuracy": {}}
-            # Of the last weights, and on the most examples, is the clean accuracy.
-            for one in sorted(
-                cell.evaluations, key=lambda e: (e.weights != "last", -len(e.example))
-            ):
-                found.setdefault("clean_accuracy", _share(one.clean))
-                found["robust_accuracy"][one.name] = _share(one.robust)
+            found: dict[str, Any] = {
+                "robust_accuracy": {one.name: _share(one.robust) for one in cell.evaluations}
+            }
+            if one := clean_evaluation(cell):
+                found["clean_accuracy"] = _share(one.clean)
             metrics[cell.cell] = found | _worst_cases(cell, threats, expected)
             if cell.certificates:
                 metrics[cell.cell]["certified_accuracy"] = _certified(cell, grid)
@@ -74,7 +71,7 @@ def _worst_cases(cell: Measured, threats: Sequence[Threat], expected: Expected) 
     found, gaps = {}, {}
     for threat in threats:
         norm, epsilon = threat
-        budget = f"{norm}-{epsilon_text(epsilon).replace('/', '_')}"
+        budget = wording.threat_name(norm, epsilon)
         for weights, ending in (("last", ""), ("best", "-best")):
             run = worst_run(cell, threat, weights, expected.get((threat, weights), ()))
             if run is not None:

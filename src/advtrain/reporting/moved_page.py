@@ -1,29 +1,14 @@
 """What moved, as a text for the terminal and as a page of its own."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
+from advtrain.reporting.pages import TEMPLATES, inlined, render
 from advtrain.reporting.sheet import Sheet
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(sheets: Sequence[Sheet]) -> str:
     """Write tables as one HTML page, which loads nothing from anywhere."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("moved.html").render(
-        sheets=sheets, style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    )
+    return render(TEMPLATES / "moved.html", sheets=sheets, style=inlined("style.css"))
 
 
 def terminal(sheet: Sheet) -> str:

@@ -1,4 +1,4 @@
-r"""Every number of a study under a name, for prose that does not repeat what a table says.
+r"""The numbers of a study's accuracies under names, for prose that repeats no number by hand.
 
 `\val{digits/results/trades@0.2/0.2/clean_accuracy}` prints a number of the results table: that of
 TRADES trained at 0.2 and attacked at 0.2. A name that no number has stops LaTeX with an error.
@@ -32,7 +32,7 @@ PASSES = ("forward_passes", "backward_passes")
 Numbers = dict[str, str]
 """Texts of numbers, as a reader sees them, by name."""
 
-HEAD = r"""% Every number of the study {study}, by name: written from its rows, not to be edited.
+HEAD = r"""% Numbers of the study {study}, by name: written from its rows, not to be edited.
 % \input{{numbers/{study}.tex}}, then \val{{name}} prints one.
 \providecommand{{\val}}[1]{{\ifcsname advtrain:#1\endcsname\csname advtrain:#1\endcsname
   \else\errmessage{{There is no number #1 in numbers/}}\fi}}
@@ -41,7 +41,7 @@ HEAD = r"""% Every number of the study {study}, by name: written from its rows, 
 
 
 def table_numbers(laid: Mapping[str, Sheet]) -> Numbers:
-    """Name every number of a study's tables: `results/trades@0.2/0.2/clean_accuracy`.
+    """Name the numbers of a study's tables in `NAMED`: `results/trades@0.2/0.2/clean_accuracy`.
 
     A number over several weights says which: `results/trades@0.2/0.2/best/clean_accuracy` is of the
     best epoch's; those of the last epoch do not. Measured times have no name, since they would
@@ -59,7 +59,7 @@ def table_numbers(laid: Mapping[str, Sheet]) -> Numbers:
 def trained(row: Mapping[str, Any]) -> str:
     """Name a method with its training budget: `trades@8_255`, `natural`."""
     epsilon = row["training_epsilon"]
-    return row["method"] if epsilon is None else f"{row['method']}@{_budget(epsilon)}"
+    return row["method"] if epsilon is None else f"{row['method']}@{wording.budget_name(epsilon)}"
 
 
 def row_name(table: str, row: Mapping[str, Any]) -> str:
@@ -78,13 +78,9 @@ def _parts(row: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
         value = row[key]
         if key in ("epsilon", "radius"):
             if value is not None:
-                yield _budget(value)
+                yield wording.budget_name(value)
         elif value != "last":
             yield value
-
-
-def _budget(epsilon: float) -> str:
-    return wording.budget(epsilon).replace("/", "_")
 
 
 def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

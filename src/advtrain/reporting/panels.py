@@ -268,6 +268,11 @@ def picture(
     paper.add_patch(Rectangle(*around, fill=False, joinstyle="miter", **line))
 
 
+def names_width(names: Sequence[str]) -> float:
+    """Return how wide the names beside lines of pictures are, in inches."""
+    return 0.078 * max(len(line) for name in names for line in name.split("\n"))
+
+
 def words_only(text: str) -> "Figure":
     """Draw a text in a figure's place."""
     from matplotlib.figure import Figure

@@ -7,21 +7,17 @@ from pathlib import Path
 
 import jinja2
 
-from advtrain.reporting.captions import select
-from advtrain.reporting.figures import captions
 from advtrain.reporting.latex import latex, latex_text
-from advtrain.reporting.measure import measure, units
 from advtrain.reporting.numbers import Numbers, numbers_file, table_numbers
+from advtrain.reporting.pages import TEMPLATES
 from advtrain.reporting.prose import Facts, study_facts
 from advtrain.reporting.settings import attacks_sheet, digest, keys_sheet, methods_sheet
 from advtrain.reporting.sheet import Sheet
-from advtrain.reporting.study import StudyInfo, StudyReport, check_info
-from advtrain.reporting.tables import sheets
+from advtrain.reporting.study import StudyInfo
+from advtrain.reporting.study_report import StudyReport
 from advtrain.reporting.works import Library, read_library
-from advtrain.results.collect import Collected, read_collected
+from advtrain.results.collect import Collected
 from advtrain.results.files import write_bytes
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 TABLES = {
     "results": "",
@@ -187,14 +183,11 @@ def _text(parts: Sequence[Part], library: Library) -> str:
 
 
 def _part(study: StudyReport, library: Library) -> Part:
-    info = check_info(study.info)
-    collected = read_collected(study.collected) if study.collected.is_dir() else None
-    if collected is None or not collected.cells.num_rows:
+    info, collected = study.shown.info, study.shown.collected
+    if not collected.cells.num_rows:
         return Part(info, {"counts/failures": str(len(info["failures"]))}, Facts())
-    grouped = units(measure(collected), info)
-    laid = sheets(collected, info, grouped)
+    laid = study.sheets
     facts, counts = study_facts(laid, collected, info)
-    found = captions(select(collected, info, grouped))
     evaluations = _modules(collected)
     return Part(
         info=info,
@@ -220,7 +213,9 @@ def _part(study: StudyReport, library: Library) -> Part:
         ),
         tables=tuple(_tables(laid, info)),
         figures=tuple(
-            Figure(name, caption.text) for name, caption in found.items() if not caption.empty
+            Figure(name, caption.text)
+            for name, caption in study.captions.items()
+            if not caption.empty
         ),
         digest=digest(collected),
         keys=_table("keys", "", keys_sheet(collected, info), info, inline=True)

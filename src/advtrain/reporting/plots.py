@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from advtrain.reporting import wording
-from advtrain.reporting.captions import Course, Shown, select, unit_text
+from advtrain.reporting.captions import unit_text
 from advtrain.reporting.columns import share_text
 from advtrain.reporting.sheet import comma_separated
-from advtrain.reporting.study import StudyReport, check_info
-from advtrain.results.collect import read_collected
+from advtrain.reporting.shown import Course, Shown
+from advtrain.reporting.study_report import StudyReport
 from advtrain.results.files import write_bytes
 
 PLOTS = {
@@ -39,11 +39,8 @@ def write_plots(studies: Sequence[StudyReport], out: Path) -> list[Path]:
     """
     points: dict[str, list[tuple[str, ...]]] = {name: [] for name in PLOTS}
     for study in studies:
-        info = check_info(study.info)
-        if study.collected.is_dir():
-            shown = select(read_collected(study.collected), info)
-            for name, found in _points(shown).items():
-                points[name] += [(info["name"], *one) for one in found]
+        for name, found in _points(study.shown).items():
+            points[name] += [(study.info["name"], *one) for one in found]
     written = []
     for name, axes in PLOTS.items():
         heads = ("study", "series", "kind", *axes)

@@ -33,8 +33,9 @@ class Leader:
         method: its label.
         place: of its row in the results.
         flags: the kinds of the warnings of its row.
-        better: the methods that it is told apart from.
-        same: those that it is not.
+        better: the methods that it withstands more than, by the paired test.
+        same: those that it is not told apart from.
+        worse: those that withstand more by the paired test, over the seeds and images of both.
         against: the place of its row beside natural training; empty without one.
         natural: the place of natural training's row; empty without one, or if it leads.
     """
@@ -47,6 +48,7 @@ class Leader:
     flags: tuple[str, ...]
     better: tuple[str, ...]
     same: tuple[str, ...]
+    worse: tuple[str, ...]
     against: str
     natural: str
 
@@ -120,6 +122,8 @@ def study_facts(
     for one in leaders:
         counts[f"{one.count}/better"] = str(len(one.better))
         counts[f"{one.count}/same"] = str(len(one.same))
+        if one.worse:
+            counts[f"{one.count}/worse"] = str(len(one.worse))
     for name, found in verdicts.items():
         counts[f"counts/{name}"] = str(sum(found.values()))
         counts |= {_verdict(name, verdict): str(count) for verdict, count in found.items()}
@@ -163,7 +167,7 @@ def _leaders(rows: Sequence[Row], laid: Mapping[str, Sheet], info: StudyInfo) ->
         first = max(there, key=lambda row: row["worst_case_accuracy"])
         natural = [row for row in there if modules.get(row["method"]) == "natural"]
         pairs = [pair for pair in compared if (pair["norm"], pair["epsilon"]) == budget]
-        better, same = _apart(first, there, pairs)
+        better, same, worse = _apart(first, there, pairs)
         against = row_name("methods", first)
         yield Leader(
             budget=wording.budget(budget[1]),
@@ -174,6 +178,7 @@ def _leaders(rows: Sequence[Row], laid: Mapping[str, Sheet], info: StudyInfo) ->
             flags=tuple(dict.fromkeys(flag.partition(":")[0] for flag in first["flags"])),
             better=better,
             same=same,
+            worse=worse,
             against=against if against in beside and natural else "",
             natural=row_name("results", natural[0]) if natural and natural[0] != first else "",
         )
@@ -181,22 +186,24 @@ def _leaders(rows: Sequence[Row], laid: Mapping[str, Sheet], info: StudyInfo) ->
 
 def _apart(
     first: Row, there: Sequence[Row], pairs: Sequence[Row]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Say which of the others a method is told apart from, and which it is not."""
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Say of which of the others a method is better, not told apart, and worse."""
     own, names = (first["method"], first["training_epsilon"]), {trained(row) for row in there}
-    found: dict[bool, list[str]] = {True: [], False: []}
+    better, same, worse = list[str](), list[str](), list[str]()
     for pair in pairs:
         sides = [(pair[f"{side}_method"], pair[f"{side}_training_epsilon"]) for side in SIDES]
         if own in sides:
-            method, epsilon = sides[1 - sides.index(own)]
+            side = sides.index(own)
+            method, epsilon = sides[1 - side]
             if trained({"method": method, "training_epsilon": epsilon}) in names:
-                found[pair["better"] is not None].append(method)
-    return tuple(found[True]), tuple(found[False])
+                winner = pair["better"]
+                kind = same if winner is None else better if winner == SIDES[side] else worse
+                kind.append(method)
+    return tuple(better), tuple(same), tuple(worse)
 
 
 def _count(budget: tuple[str, float]) -> str:
-    norm, epsilon = budget
-    return f"counts/{norm}-{wording.budget(epsilon).replace('/', '_')}"
+    return f"counts/{wording.threat_name(*budget)}"
 
 
 def _images(row: Row) -> str:

@@ -20,7 +20,7 @@ from advtrain.reporting.flags import Flag, collapse, merge, stopped
 from advtrain.reporting.measure import Certified, Evaluated, Measured, Unit, clean_runs
 from advtrain.reporting.statistics import Estimate, Run, estimate
 from advtrain.reporting.study import StudyInfo
-from advtrain.reporting.verdicts import POINT
+from advtrain.reporting.verdicts import noise
 from advtrain.results.names import parse_evaluation
 
 Says = Literal["reproduced", "deviates", "not comparable", "not run"]
@@ -108,8 +108,7 @@ class PublishedRow:
         """Up to which a difference is none."""
         if self.ours is None:
             return None
-        spread = max(self.ours.spread or 0.0, self.number.spread or 0.0)
-        return max(POINT, 2 * spread, (self.ours.high - self.ours.low) / 2)
+        return max(noise(self.ours), 2 * (self.number.spread or 0.0))
 
     @property
     def says(self) -> Says:

@@ -1,8 +1,6 @@
 """What the tables, figures and the page are told of a study besides its rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypedDict, cast
 
 UNKNOWN = 0
@@ -72,43 +70,6 @@ class StudyInfo(TypedDict):
     data_set: dict[str, Any]
     published: dict[str, list[str]]
     failures: list[Failure]
-
-
-@dataclass(frozen=True)
-class Beside:
-    """A reference run of a study that stands beside the study's own run.
-
-    Attributes:
-        name: `digits@cpu`.
-        words: what it was made on, with and when.
-        environment: the versions that it was made with.
-        collected: the folder of its collected tables.
-    """
-
-    name: str
-    words: str
-    environment: Mapping[str, str]
-    collected: Path
-
-
-@dataclass(frozen=True)
-class StudyReport:
-    """One study of the page.
-
-    Attributes:
-        info: the study in words.
-        collected: the folder of its collected tables; without it the study shows as failed.
-        figures: the folder of its figures.
-        reference: if these are the committed rows of a reference run, what it was made on, with and
-            when; its `name` in `info` is then `cifar10_cpu@cpu`.
-        beside: the reference runs of a study that was run here.
-    """
-
-    info: StudyInfo
-    collected: Path
-    figures: Path
-    reference: str | None = None
-    beside: tuple[Beside, ...] = ()
 
 
 def check_info(info: Mapping[str, Any]) -> StudyInfo:

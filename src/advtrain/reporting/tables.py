@@ -6,12 +6,9 @@ from typing import Any
 
 from advtrain.published.claims import read_claims
 from advtrain.published.registry import Number, read_registry
-from advtrain.reporting.audits import AuditError, audit_rows, failures
-from advtrain.reporting.certified import certified_rows
+from advtrain.reporting.audits import AuditError, failures
 from advtrain.reporting.claims import claim_rows
 from advtrain.reporting.comparisons import comparison_rows, pairs
-from advtrain.reporting.costs import cost_rows
-from advtrain.reporting.curve import curve_points
 from advtrain.reporting.latex import latex
 from advtrain.reporting.layout import (
     audits_sheet,
@@ -27,16 +24,16 @@ from advtrain.reporting.layout import (
     selection_sheet,
     transformed_sheet,
 )
-from advtrain.reporting.measure import Unit, measure, units
+from advtrain.reporting.measure import Unit
 from advtrain.reporting.methods import method_rows
 from advtrain.reporting.overlap import overlap_rows
 from advtrain.reporting.published import PublishedRow, published_rows
-from advtrain.reporting.results import result_rows
 from advtrain.reporting.selection import selection_rows
 from advtrain.reporting.sheet import Sheet, comma_separated, markdown
+from advtrain.reporting.shown import Shown, select
 from advtrain.reporting.study import StudyInfo, check_info
 from advtrain.reporting.transformed import transformed_rows
-from advtrain.results.collect import Collected, read_collected
+from advtrain.results.collect import read_collected
 from advtrain.results.files import write_bytes, write_table
 
 
@@ -57,14 +54,11 @@ def write_tables(collected_folder: Path, study_info: Mapping[str, Any], out: Pat
     Raises:
         AuditError: if the study is strict and an audit failed; nothing is written then.
     """
-    info = check_info(study_info)
-    collected = read_collected(collected_folder)
-    if info["strict"]:
-        failed = failures(audit_rows(units(measure(collected), info), info))
-        if failed:
-            raise AuditError("\n".join(failed))
+    shown = select(read_collected(collected_folder), check_info(study_info))
+    if shown.info["strict"] and (failed := failures(shown.audits)):
+        raise AuditError("\n".join(failed))
     written = []
-    for name, sheet in sheets(collected, info).items():
+    for name, sheet in sheets(shown).items():
         texts = {
             "md": markdown(sheet),
             "csv": comma_separated(sheet.data),
@@ -78,19 +72,10 @@ def write_tables(collected_folder: Path, study_info: Mapping[str, Any], out: Pat
     return written
 
 
-def sheets(
-    collected: Collected, info: StudyInfo, grouped: Sequence[Unit] | None = None
-) -> dict[str, Sheet]:
-    """Compute a study's tables; one that has nothing to show has no rows, and says why.
-
-    Args:
-        collected: the study's rows.
-        info: the study in words.
-        grouped: its cells as `measure.units` groups them, where the caller has them already.
-    """
-    if grouped is None:
-        grouped = units(measure(collected), info)
-    results = result_rows(grouped, info)
+def sheets(shown: Shown) -> dict[str, Sheet]:
+    """Compute a study's tables; one that has nothing to show has no rows, and says why."""
+    info, grouped, results = shown.info, shown.units, shown.results
+    cells = shown.collected.cells
     compared = pairs(grouped, results, info)
     claims, registry = read_claims(), read_registry()
     methods = method_rows(results, info, claims)
@@ -99,20 +84,20 @@ def sheets(
         unit.name: 1.0 for unit in grouped if _is_natural(unit, info)
     }
     relative |= {row.unit.name: row.relative for row in methods}
-    published = published_rows(grouped, collected.cells, info, registry, relative)
+    published = published_rows(grouped, cells, info, registry, relative)
     return {
         "results": results_sheet(results, info),
         "methods": methods_sheet(methods, info, claims.source),
         "selection": selection_sheet(selection_rows(grouped, results, info), info),
-        "certified": certified_sheet(certified_rows(grouped, info), info),
+        "certified": certified_sheet(shown.certified, info),
         "comparisons": comparisons_sheet(comparison_rows(results, compared), compared, info),
         "overlap": overlap_sheet(overlap_rows(results, info["attacks"]), info),
         "transformed": transformed_sheet(transformed_rows(grouped), info),
-        "audits": audits_sheet(audit_rows(grouped, info), info),
+        "audits": audits_sheet(shown.audits, info),
         "published": published_sheet(published, info),
-        "claims": claims_sheet(claim_rows(results, collected.cells, info, registry.ranges), info),
-        "costs": costs_sheet(cost_rows(grouped, collected.costs), info, _minutes(published)),
-        "curve": curve_sheet(curve_points(grouped, info), info),
+        "claims": claims_sheet(claim_rows(results, cells, info, registry.ranges), info),
+        "costs": costs_sheet(shown.costs, info, _minutes(published)),
+        "curve": curve_sheet(shown.points, info),
     }
 
 

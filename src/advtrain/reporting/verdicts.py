@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from advtrain.published.claims import Claims, Quantity, Variant
-from advtrain.reporting.statistics import Difference
+from advtrain.reporting.statistics import Difference, Estimate
 
 POINT = 0.01
 """Differences up to one point are never called one."""
@@ -142,6 +142,6 @@ def judge(
     )
 
 
-def noise(found: Difference) -> float:
-    """Say up to which a difference is none."""
+def noise(found: Difference | Estimate) -> float:
+    """Say up to which a difference, or an accuracy's from a number that is claimed, is none."""
     return max(POINT, 2 * (found.spread or 0.0), (found.high - found.low) / 2)

@@ -85,6 +85,16 @@ def budget(epsilon: float | None) -> str:
     return NOTHING if epsilon is None else epsilon_text(epsilon)
 
 
+def budget_name(epsilon: float) -> str:
+    """Write a budget as part of a name or an address: `8_255`, `0.2`."""
+    return epsilon_text(epsilon).replace("/", "_")
+
+
+def threat_name(norm: str, epsilon: float) -> str:
+    """Write a norm and a budget likewise: `linf-8_255`."""
+    return f"{norm}-{budget_name(epsilon)}"
+
+
 def passes(count: float | None) -> str:
     """Write a number of passes: `30`, `312.5`."""
     return NOTHING if count is None else f"{count:.1f}".removesuffix(".0")

@@ -1,12 +1,13 @@
 """The works that a paper cites, and what it says of each module."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-WORKS = Path(__file__).parent / "templates" / "works.yaml"
+from advtrain.reporting.pages import TEMPLATES
+
+WORKS = TEMPLATES / "works.yaml"
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,6 @@ class Library:
     def module(self, kind: str, name: str) -> Module:
         """Return what is said of a module; nothing of one that was added since."""
         return self.modules[kind].get(name, Module())
-
-    def cited(self, modules: Iterable[Module]) -> list[Work]:
-        """Return the works of some modules, each once, by key."""
-        return [self.works[key] for key in sorted({key for one in modules for key in one.works})]
 
 
 def read_library(path: Path = WORKS) -> Library:

@@ -7,6 +7,7 @@ from pathlib import Path
 from advtrain.reporting.budgets import (
     Threat,
     at,
+    clean_evaluation,
     expected_attacks,
     row_threats,
     table_threats,
@@ -15,8 +16,8 @@ from advtrain.reporting.budgets import (
 from advtrain.reporting.measure import Measured, Unit
 from advtrain.reporting.statistics import mean_of_all
 from advtrain.reporting.study import StudyInfo
+from advtrain.reporting.wording import threat_name
 from advtrain.results.files import read_table
-from advtrain.results.names import epsilon_text
 from advtrain.tracking.finished import rounded
 
 
@@ -54,12 +55,12 @@ def cell_columns(grouped: Sequence[Unit], info: StudyInfo) -> dict[str, dict[str
     for unit, threats in _rows(grouped, info):
         own = _own_budget(unit, threats)
         for cell in unit.cells:
-            values = {
-                f"worst_case_accuracy{'' if threat == own else f'/{_budget(threat)}'}{ending}": one
-                for threat, ending, one in worst[cell.cell]
-            }
-            if cell.evaluations:
-                values["clean_accuracy"] = _clean_accuracy(cell)
+            values = {}
+            for threat, ending, one in worst[cell.cell]:
+                place = "" if threat == own else f"/{threat_name(*threat)}"
+                values[f"worst_case_accuracy{place}{ending}"] = one
+            if clean := clean_evaluation(cell):
+                values["clean_accuracy"] = float(clean.clean.mean())
             if unit.norm is None and own:
                 values |= _robust_accuracies(unit, cell, own)
             passes = _passes(cell)
@@ -77,7 +78,7 @@ def result_means(results: Path) -> Iterator[tuple[str, float]]:
     """
     for row in read_table(results).to_pylist():
         if row["epsilon"] is not None and row["training_epsilon"] in (None, row["epsilon"]):
-            budget = _budget((row["norm"], row["epsilon"]))
+            budget = threat_name(row["norm"], row["epsilon"])
             for name in ("clean_accuracy", "worst_case_accuracy"):
                 if row[name] is not None:
                     place = f"{row['method']}-{budget}{_ending(row['weights'])}"
@@ -115,12 +116,6 @@ def _worst_cases(
     return found
 
 
-def _clean_accuracy(cell: Measured) -> float:
-    """Return the clean accuracy on the most examples, of the last weights where there are any."""
-    order = sorted(cell.evaluations, key=lambda one: (one.weights != "last", -len(one.example)))
-    return float(order[0].clean.mean())
-
-
 def _robust_accuracies(unit: Unit, cell: Measured, own: Threat) -> dict[str, float]:
     return {
         f"robust_accuracy/{one.attack}{_ending(weights)}": float(one.robust.mean())
@@ -141,11 +136,6 @@ def _passes(cell: Measured) -> float | None:
     if cell.forward is None or cell.backward is None:
         return None
     return cell.forward + cell.backward
-
-
-def _budget(threat: Threat) -> str:
-    norm, epsilon = threat
-    return f"{norm}-{epsilon_text(epsilon).replace('/', '_')}"
 
 
 def _ending(weights: str) -> str:

@@ -66,8 +66,8 @@ def training(found: Finished) -> Result:
         FileNotFoundError: if a file is not there (yet).
         ValueError, KeyError, TypeError: if one is damaged.
     """
-    manifest, timing = _json(found.manifest), _json(found.folder / "timing.json")
-    summary = _json(found.folder / "summary.json")
+    manifest, timing = read_object(found.manifest), read_object(found.folder / "timing.json")
+    summary = read_object(found.folder / "summary.json")
     rows = read_history(found.folder / "history.parquet")
     clock = {entry["epoch"]: entry for entry in timing["epochs"]}
     metrics = curves(
@@ -97,7 +97,7 @@ def evaluation(found: Finished) -> Result:
         FileNotFoundError: if a file is not there (yet).
         ValueError, KeyError, TypeError: if one is damaged.
     """
-    manifest, timing = _json(found.manifest), _json(found.folder / "timing.json")
+    manifest, timing = read_object(found.manifest), read_object(found.folder / "timing.json")
     if manifest["stage"] == "certify":
         path = found.folder / "certified.parquet"
         rows = read_certified(path)
@@ -172,7 +172,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a file of one JSON object.
+
+    Raises:
+        FileNotFoundError: if it is not there (yet).
+        ValueError: if it is damaged, or holds something else.
+    """
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds {type(content).__name__}, not an object")

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
+from advtrain.reporting.pages import render
 from advtrain.results.files import write_bytes
 from advtrain.tracking import views
 from advtrain.tracking.ledger import Shown
@@ -56,12 +55,7 @@ def write(root: Path, delivered: Mapping[str, Shown], address: str, start: str) 
         with path.open(encoding="utf-8") as file:
             if f'content="{content}"' in file.read(200):
                 return
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(template).render(
-        content=content, address=address, start=start, studies=_studies(shown)
-    )
+    page = render(TEMPLATE, content=content, address=address, start=start, studies=_studies(shown))
     write_bytes(path, page.encode())
 
 

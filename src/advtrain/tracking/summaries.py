@@ -1,6 +1,5 @@
 """A study's summary: a run with its tables, figures and report, and what they say of each cell."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from advtrain.reporting.study import StudyInfo
 from advtrain.results.collect import read_collected
 from advtrain.tracking import descriptions
 from advtrain.tracking.columns import Columns, cell_columns, result_means
+from advtrain.tracking.finished import read_object
 from advtrain.tracking.sources import DEPTH
 from advtrain.tracking.tracker import Artifact, Metric, RunRecord
 from advtrain.tracking.views import experiment_tags
@@ -41,8 +41,8 @@ def read(root: Path, study: str) -> Summary:
             is not there (yet).
         ValueError, KeyError, TypeError: if one is damaged.
     """
-    tables = _json(root / f"reports/tables/{study}/manifest.json")
-    rows = _json(root / f"results/collect/{study}/manifest.json")
+    tables = read_object(root / f"reports/tables/{study}/manifest.json")
+    rows = read_object(root / f"results/collect/{study}/manifest.json")
     if tables["inputs"][f"collect:{study}"]["key"] != rows["key"]:
         raise FileNotFoundError(f"the tables of {study} are not made of its rows")
     finished = _latest(root, study)
@@ -99,7 +99,7 @@ def _latest(root: Path, study: str) -> float:
     ]
     if not timings:
         raise FileNotFoundError(f"the trainings of {study} are not here")
-    return max(float(_json(path)["finished"]) for path in timings)
+    return max(float(read_object(path)["finished"]) for path in timings)
 
 
 def _params(shown: Mapping[str, Any]) -> dict[str, str]:
@@ -128,7 +128,7 @@ def _artifacts(root: Path, study: str, tables: Mapping[str, Any]) -> Iterator[Ar
 
 def _made_from(path: Path, name: str, key: str) -> Mapping[str, Any]:
     """Return a manifest, if what it describes was made from an input of that name and key."""
-    manifest = _json(path) if path.exists() else {"inputs": {}}
+    manifest = read_object(path) if path.exists() else {"inputs": {}}
     made = manifest["inputs"].get(name, {}).get("key") == key
     return manifest if made else {"outputs": {}, "volatile": []}
 
@@ -138,10 +138,3 @@ def _files(root: Path, manifest: Mapping[str, Any]) -> Iterator[Artifact]:
     described = {path: str(facts["sha256"]) for path, facts in manifest["outputs"].items()}
     for path, digest in {**described, **dict.fromkeys(manifest["volatile"], "")}.items():
         yield Artifact(Path(path).relative_to("reports").as_posix(), digest, root / path)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds {type(content).__name__}, not an object")
-    return content
