@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 from advtrain.graph.nodes import DuplicateCellError, Graph, Node
 from advtrain.graph.processes import processes
 from advtrain.params.reader import ParamsError, load_yaml, read
+from advtrain.published.registry import read_registry
 from pipeline.devices import gpu_places
 
 # A job writes to its log alone; what made it fail is worth a line on the terminal.
@@ -38,6 +39,10 @@ def load_graph(root: Path, config: dict[str, Any]) -> Graph:
         raise WorkflowError(f"\n{error}") from None
     except SyntaxError as error:
         raise WorkflowError(f"\n{error.filename}, line {error.lineno}: {error.msg}") from None
+    try:
+        read_registry()  # a slip in it is told before anything is trained
+    except ValueError as error:
+        raise WorkflowError(f"\nsrc/advtrain/published/registry: {error}") from None
     return graph
 
 

@@ -204,7 +204,7 @@ def plan(root: Path, params: Params, arguments: argparse.Namespace) -> int:
         print(f"{forecast.study}: {hours_line(forecast)}\n    {basis_line(forecast)}")
     wall = max(longest, total / max(arguments.cores, 1))
     print(f"about {duration(wall)} with {arguments.cores} at once", end="")
-    print(f"; {unknown} nodes are not in this figure" if unknown else "")
+    print(f" for what was measured; {unknown} nodes are not in this figure" if unknown else "")
     return 0
 
 

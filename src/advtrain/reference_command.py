@@ -14,6 +14,7 @@ from advtrain.graph.nodes import COLLECTED, Graph, Node
 from advtrain.graph.records import read_manifest, write_json
 from advtrain.graph.references import FACTS, FOLDER
 from advtrain.graph.states import states
+from advtrain.provenance import hash_file
 
 CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -53,7 +54,8 @@ def keep_reference(root: Path, graph: Graph, study: str, device: str | None = No
     folder.mkdir(parents=True)
     for one in COLLECTED:
         shutil.copyfile(source / f"{one}.parquet", folder / f"{one}.parquet")
-    write_json(folder / FACTS, _facts(root, collect, devices))
+    files = {one.name: hash_file(one) for one in sorted(folder.glob("*.parquet"))}
+    write_json(folder / FACTS, {**_facts(root, collect, devices), "files": files})
     return folder
 
 

@@ -1,6 +1,7 @@
 """Committed rows of reference runs: they stand beside the study, or for it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from advtrain.graph.nodes import COLLECTED, Graph
 from advtrain.graph.references import FOLDER, references
 from advtrain.graph.states import orphans
 from advtrain.params.reader import ParamsError
+from advtrain.provenance import hash_file
 from advtrain.reference_command import NotFinishedError, keep_reference
 from tests.graph.conftest import MakeGraph, finish_all
 
@@ -25,12 +27,13 @@ FACTS = {
 }
 
 
-def kept(root: Path, name: str, **facts: Any) -> Path:
+def kept(root: Path, name: str, rows: str = "rows", **facts: Any) -> Path:
     folder = root / FOLDER / name
     folder.mkdir(parents=True)
     for one in COLLECTED:
-        (folder / f"{one}.parquet").write_text(f"{one} of {name}")
-    (folder / "reference.json").write_text(json.dumps(FACTS | facts))
+        (folder / f"{one}.parquet").write_text(f"{one}: {rows}")
+    files = {one.name: hash_file(one) for one in folder.glob("*.parquet")}
+    (folder / "reference.json").write_text(json.dumps(FACTS | {"files": files} | facts))
     return folder
 
 
@@ -80,7 +83,8 @@ def test_what_another_run_made_of_a_reference_is_no_orphan(
 def test_a_changed_reference_is_another_result(tmp_path: Path, make_graph: MakeGraph) -> None:
     folder = kept(tmp_path, "other@cpu")
     before = make_graph(other)["tables:other@cpu"].key
-    (folder / "outcomes.parquet").write_text("other rows")
+    shutil.rmtree(folder)
+    kept(tmp_path, "other@cpu", rows="other rows")
     assert make_graph(other)["tables:other@cpu"].key != before
 
 
@@ -96,6 +100,23 @@ def test_a_reference_of_a_study_that_is_not_there_is_left_alone(
 ) -> None:
     kept(tmp_path, "gone@cpu")
     assert make_graph().report.params["references"] == []
+
+
+def test_a_damaged_reference_is_named_with_the_mend(tmp_path: Path, make_graph: MakeGraph) -> None:
+    folder = kept(tmp_path, "tiny@cpu")
+    (folder / "outcomes.parquet").write_text("damaged")
+    mend = r"outcomes\.parquet is not the file .*git checkout -- reports/reference/tiny@cpu"
+    with pytest.raises(ParamsError, match=mend):
+        make_graph()
+    (folder / "outcomes.parquet").unlink()
+    with pytest.raises(ParamsError, match=mend):
+        make_graph()
+
+
+def test_a_reference_that_says_nothing_is_named(tmp_path: Path, make_graph: MakeGraph) -> None:
+    (kept(tmp_path, "tiny@cpu") / "reference.json").unlink()
+    with pytest.raises(ParamsError, match=r"tiny@cpu/reference\.json does not say .* restore it"):
+        make_graph()
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"classes": 10}'])

@@ -111,7 +111,7 @@ def basis_line(forecast: Forecast) -> str:
         parts.append(f"{jobs} as long as with {many}, for want of times with as many as are set")
     if forecast.assumed:
         rates = ", ".join(f"{1e-12 * rate:g} in {name}" for name, rate in ASSUMED.items())
-        parts.append(f"by arithmetic: operations, at assumed TFLOP/s of {rates}")
+        parts.append(f"by arithmetic (too little for small networks), at TFLOP/s of {rates}")
     if forecast.unknown:
         stages = ", ".join(f"{count} {stage}" for stage, count in forecast.unknown.items())
         parts.append(f"not in it, as nothing like them was measured: {stages}")

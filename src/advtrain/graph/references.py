@@ -22,8 +22,9 @@ class Reference:
         study: of `params.yaml`.
         folder: relative to the repository.
         facts: what it was made on and with: `devices`, `processor`, `environment` (versions),
-            `finished` (a day), `hours`, `commit`, and `classes` of the data set.
-        files: the SHA-256 of each file by its name.
+            `finished` (a day), `hours`, `commit`, `classes` of the data set, and the SHA-256 of
+            each of its `files`.
+        files: the same, as the files are now.
     """
 
     name: str
@@ -48,10 +49,11 @@ def references(root: Path) -> Iterator[Reference]:
     """Read what is committed, by name.
 
     Raises:
-        ValueError: if one does not say what it is; naming the file and the mend.
+        ValueError: if one does not say what it is, or its files are not those that it says; naming
+            the file and the mend.
     """
-    for path in sorted((root / FOLDER).glob(f"*@*/{FACTS}")):
-        folder = path.parent
+    for folder in sorted(one for one in (root / FOLDER).glob("*@*") if one.is_dir()):
+        path = folder / FACTS
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
             found = Reference(
@@ -59,12 +61,20 @@ def references(root: Path) -> Iterator[Reference]:
                 study=folder.name.partition("@")[0],
                 folder=folder.relative_to(root).as_posix(),
                 facts=facts,
-                files={one.name: hash_file(one) for one in sorted(folder.glob("*.*"))},
+                files={one.name: hash_file(one) for one in sorted(folder.glob("*.parquet"))},
             )
             _ = found.words, facts["classes"]
-        except (ValueError, KeyError, TypeError) as error:
+            said = dict(facts["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path.relative_to(root)} does not say what the rows beside it are "
-                f"({type(error).__name__}: {error}); restore it from git, or remove the folder"
+                f"({type(error).__name__}: {error}); restore it (`git checkout -- "
+                f"{folder.relative_to(root)}`), or remove the folder"
             ) from None
+        for name in sorted({*said, *found.files}):
+            if said.get(name) != found.files.get(name):
+                raise ValueError(
+                    f"{found.folder}/{name} is not the file that {FACTS} beside it names; restore "
+                    f"it (`git checkout -- {found.folder}`), or remove the folder"
+                )
         yield found

@@ -190,10 +190,10 @@ def lineages(
             params=tuple(one for one in flat[name] if one not in shared_params),
             upstream=tuple(one for one in inputs[name] if one not in shared_inputs),
             attacks=tuple(
-                _attack(study, name, one, described[name].get(one.name, {}), protocols)
+                _attack(info, name, one, described[name].get(one.name, {}), protocols)
                 for one in evaluated
             ),
-            command=f"snakemake --cores all -- .pipeline/fresh/train/{study}/{name}",
+            command=_command("train", info, name),
         )
 
     def beside(unit: Unit) -> tuple[Beside, ...]:
@@ -249,7 +249,7 @@ def _checkpoints(row: Mapping[str, Any], described: Mapping[str, Any]) -> list[F
 
 
 def _attack(
-    study: str,
+    info: StudyInfo,
     cell: str,
     one: Evaluated | Certified,
     described: Mapping[str, str],
@@ -266,8 +266,15 @@ def _attack(
         weights=described.get("weights", "last"),
         key=described.get("key", ""),
         protocol=None if one.name in protocols else _protocol(described),
-        command=f"snakemake --cores all -- .pipeline/fresh/{stage}/{study}/{cell}/{one.name}",
+        command=_command(stage, info, f"{cell}/{one.name}"),
     )
+
+
+def _command(stage: str, info: StudyInfo, name: str) -> str:
+    """Return what computes a node again; of a reference run, its study has to be named."""
+    study, _, kept = info["name"].partition("@")
+    config = f" --config 'run=[{study}]'" if kept else ""
+    return f"snakemake --cores all{config} -- .pipeline/fresh/{stage}/{study}/{name}"
 
 
 def _protocols(described: Iterable[Mapping[str, Mapping[str, str]]]) -> dict[str, Protocol]:
