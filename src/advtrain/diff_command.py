@@ -44,20 +44,53 @@ class Source:
 
     Attributes:
         name: what it is called.
-        studies: the studies that it has rows of.
-        read: reads one.
+        studies: the studies that it has results of.
+        read: reads a study or a reference.
+        references: the reference runs that it has (`digits@cpu`), which stand for a study that it
+            has no results of.
         lacks: why it may have fewer than expected, for the errors; empty if it has all.
+        here: it is the workspace: it can make the results that it lacks, so that its references
+            stand for nothing and are compared only if they are asked for.
     """
 
     name: str
     studies: tuple[str, ...]
     read: Callable[[str], Version]
+    references: tuple[str, ...] = ()
     lacks: str = ""
+    here: bool = False
+
+    def has(self, wanted: str) -> list[str]:
+        """List what it has of a study, or of a reference: that, or what may be compared with it."""
+        study = _study(wanted)
+        if wanted in self.references:
+            return [wanted]
+        if study in self.studies:
+            return [study]
+        if wanted != study or self.here:
+            return []
+        return [name for name in self.references if _study(name) == study]
+
+    def called(self, name: str) -> str:
+        """Name it with the reference that is read of it, if that is not its name anyway."""
+        return f"{self.name} ({name})" if "@" in name and name != self.name else self.name
+
+    def stand_in(self, name: str) -> str:
+        """Say of a reference why it stands for its study; empty of one that was named itself."""
+        if "@" not in name or name == self.name:
+            return ""
+        if self.lacks:
+            why = f"{self.name} has no dvc.lock"
+        elif _study(name) in self.studies:
+            return ""  # it was asked for
+        else:
+            why = f"{self.name} has no results of {_study(name)}"
+        return f"{why}; its reference run {name} stands for {_study(name)}. "
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What moved of one study."""
+    """What moved of one study, or of one of its references."""
 
     study: str
     rows: Sequence[MovedRow]
@@ -79,7 +112,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="compare the finished cells of two params files, from the store",
     )
     command.add_argument(
-        "--study", dest="only", nargs="+", metavar="NAME", help="these; default all in both"
+        "--study",
+        dest="only",
+        nargs="+",
+        metavar="NAME",
+        help="these (digits, or a reference run: digits@cpu); default all in both",
     )
     command.add_argument("--same", action="store_true", help="show what did not move, too")
     for ending, what in (("json", "JSON"), ("md", "Markdown"), ("html", "a page")):
@@ -96,7 +133,8 @@ def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespac
         arguments: the command line.
 
     Returns:
-        What moved, by study.
+        What moved, by study. A reference that both sides have alike is left out beside others, if
+        it was not asked for.
 
     Raises:
         DiffError: if a side is not known or not here, or they have no study in common.
@@ -105,28 +143,67 @@ def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespac
         _of_params(root, here, given) if arguments.params else _source(root, here, given)
         for given in (arguments.before, arguments.after)
     )
-    both = [study for study in after.studies if study in before.studies]
-    wanted = arguments.only or both
+    wanted = arguments.only or _in_both(before, after)
     for study in wanted:
-        for side in (before, after):
-            if study not in side.studies:
-                raise DiffError(
-                    f"{side.name} has no rows of the study {study}"
-                    f"{did_you_mean(study, side.studies)}; it has {_listed(side)}"
-                )
+        unknown = "@" in study and study not in (*before.references, *after.references)
+        for side, other in ((before, after), (after, before)):
+            if unknown or not side.has(study):
+                raise DiffError(_absent(side, other, study, params))
     if not wanted:
+        for study in (*before.studies, *map(_study, before.references)):
+            if after.here and study in params.studies:
+                raise DiffError(_absent(after, before, study, params))
         raise DiffError(
             f"no study is in both: {before.name} has rows of {_listed(before)}, "
             f"{after.name} of {_listed(after)}"
         )
-    found = []
+    found: list[Moved] = []
+    unmoved: list[Moved] = []
     for study in wanted:
-        old, new = before.read(study), after.read(study)
-        info = _info(root, params, study, (new.collected, old.collected))
-        rows = moved_rows(old, new, info)
-        sheet = moved_sheet(rows, before.name, after.name, info, same=arguments.same)
-        found.append(Moved(study, rows, sheet))
-    return found
+        pairs = _pairs(before.has(study), after.has(study))
+        for earlier, later in pairs:
+            old, new = before.read(earlier), after.read(later)
+            info = _info(root, params, study, (new.collected, old.collected))
+            names, note, label = (before.name, after.name), "", earlier
+            if earlier != later:
+                names = before.called(earlier), after.called(later)
+                note = before.stand_in(earlier) + after.stand_in(later)
+                references = dict.fromkeys(name for name in (earlier, later) if "@" in name)
+                label = _study(study) if len(pairs) == 1 else " → ".join(references)
+            elif "@" in earlier:
+                info = {**info, "title": earlier}
+            rows = moved_rows(old, new, info)
+            sheet = moved_sheet(rows, *names, info, same=arguments.same)
+            one = Moved(label, rows, replace(sheet, reading=note + sheet.reading))
+            kept = arguments.only or (before.lacks and after.lacks) or "@" not in earlier
+            differs = earlier != later or any(r.word != "same" or r.changes for r in rows)
+            (found if kept or differs else unmoved).append(one)
+    return found or unmoved
+
+
+def _in_both(before: Source, after: Source) -> list[str]:
+    """List the studies that both have results of, or a reference that stands for them."""
+    studies = dict.fromkeys([*after.studies, *map(_study, after.references)])
+    return [study for study in studies if before.has(study) and after.has(study)]
+
+
+def _pairs(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair what two sides have of a study: references of one name, or all with all."""
+    both = [(name, name) for name in new if name in old]
+    return both or [(one, other) for one in old for other in new]
+
+
+def _absent(side: Source, other: Source, study: str, params: Params) -> str:
+    """Say that a side has nothing of a study, and what to do."""
+    if side.here and _study(study) in params.studies and other.has(study):
+        return (
+            f"{side.name} has no results of {_study(study)} to compare with {other.name}; "
+            f"`make reproduce STUDY={_study(study)}` makes them"
+        )
+    return (
+        f"{side.name} has no rows of the study {study}"
+        f"{did_you_mean(study, (*side.studies, *side.references))}; it has {_listed(side)}"
+    )
 
 
 def write(found: Sequence[Moved], here: Path, arguments: argparse.Namespace) -> None:
@@ -162,8 +239,10 @@ def _source(root: Path, here: Path, given: str | None) -> Source:
         return _workspace(root)
     folder = here / given
     if (folder / "outcomes.parquet").is_file():
-        study = folder.name.partition("@")[0]
-        return Source(folder.name, (study,), lambda _: _reference(folder))
+        name, study = folder.name, _study(folder.name)
+        committed = name != study and (folder / FACTS).is_file()
+        kept = ((), (name,)) if committed else ((study,), ())
+        return Source(name, kept[0], lambda _: _reference(folder), kept[1])
     return _recorded(root, given)
 
 
@@ -181,7 +260,7 @@ def _workspace(root: Path) -> Source:
         read = {name: read_manifest(path) for name, path in paths.items()}
         return Version(WORKSPACE, collected, {name: one for name, one in read.items() if one})
 
-    return Source(WORKSPACE, tuple(sorted({*committed, *own})), version)
+    return Source(WORKSPACE, tuple(sorted(own)), version, tuple(sorted(committed)), here=True)
 
 
 def _reference(folder: Path) -> Version:
@@ -214,7 +293,7 @@ def _recorded(root: Path, rev: str) -> Source:
         except absent:
             if folder == COLLECTED:
                 raise DiffError(_not_fetched(rev)) from None
-    studies = sorted(name for name in found if files.isdir(found[name]))
+    folders = sorted(name for name in found if files.isdir(found[name]))
 
     def version(study: str) -> Version:
         with tempfile.TemporaryDirectory() as scratch:
@@ -234,7 +313,9 @@ def _recorded(root: Path, rev: str) -> Source:
         return Version(rev, collected, manifests)
 
     lacks = "" if locked else NO_LOCK
-    return Source(rev, tuple(studies), version, lacks)
+    studies = tuple(name for name in folders if "@" not in name)
+    references = tuple(name for name in folders if "@" in name)
+    return Source(rev, studies, version, references, lacks)
 
 
 def _not_fetched(rev: str) -> str:
@@ -328,14 +409,14 @@ def _read(folder: Path, name: str) -> Collected:
     except (FileNotFoundError, DamagedFileError) as error:
         raise DiffError(
             f"{name}: the rows cannot be read; they are damaged, or another version of advtrain "
-            f"wrote them: {error}"
+            f"wrote them: {error}; `--study` compares other studies"
         ) from None
 
 
 def _info(root: Path, params: Params, study: str, collected: Sequence[Collected]) -> StudyInfo:
     """Tell of a study what `params.yaml` says; of one that is not there, what the rows say."""
     params = with_evaluations(root, params)
-    study = study.partition("@")[0]  # a reference has the name of its device behind
+    study = _study(study)
     if study in params.studies:
         graph = Graph(replace(params, run=(study,)), root, names_only=True)
         shown = graph[f"tables:{study}"].params
@@ -346,5 +427,11 @@ def _info(root: Path, params: Params, study: str, collected: Sequence[Collected]
     return check_info({**empty, **told, "classes": UNKNOWN, "failures": []})
 
 
+def _study(name: str) -> str:
+    """Return the study of a reference, which has the name of its device behind."""
+    return name.partition("@")[0]
+
+
 def _listed(side: Source) -> str:
-    return (", ".join(side.studies) or "none") + (f" ({side.lacks})" if side.lacks else "")
+    names = ", ".join((*side.studies, *side.references)) or "none"
+    return names + (f" ({side.lacks})" if side.lacks else "")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from advtrain.provenance import hash_file
 from tests.pipeline.workspace import Workspace, set_beta
 
 pytestmark = pytest.mark.workflow
@@ -27,6 +28,23 @@ def compared(workspace: Workspace, *arguments: str, fails: bool) -> list[dict[st
     found: dict[str, Any] = json.loads((workspace.root / "moved.json").read_text())
     rows: list[dict[str, Any]] = found["tiny"]["rows"]
     return rows
+
+
+def keep_reference(workspace: Workspace, torch: str) -> None:
+    """Keep the results as a reference, as if another version of torch had made them."""
+    folder = workspace.root / "reports/reference/tiny@cpu"
+    shutil.copytree(workspace.root / "results/collect/tiny", folder, dirs_exist_ok=True)
+    facts = {
+        "devices": ["cpu"],
+        "processor": "one",
+        "environment": {"python": "3", "torch": torch},
+        "hours": 1.0,
+        "finished": "today",
+        "classes": 10,
+        "commit": "abc",
+        "files": {path.name: hash_file(path) for path in folder.glob("*.parquet")},
+    }
+    (folder / "reference.json").write_text(json.dumps(facts))
 
 
 def test_a_parameter_moves_the_numbers_of_its_cells_alone(edited: Workspace) -> None:
@@ -73,29 +91,53 @@ def test_a_folder_of_rows_is_a_side(edited: Workspace) -> None:
 def test_reference_rows_are_kept_by_commits_without_a_lock(
     edited: Workspace, tmp_path: Path
 ) -> None:
-    def made_with(torch: str) -> None:
-        facts = {
-            "devices": ["cpu"],
-            "processor": "one",
-            "environment": {"python": "3", "torch": torch},
-            "hours": 1.0,
-            "finished": "today",
-            "classes": 10,
-            "commit": "abc",
-        }
-        (folder / "reference.json").write_text(json.dumps(facts))
-
     workspace = edited.copy(tmp_path / "work")
-    folder = workspace.root / "reports/reference/tiny@cpu"
-    shutil.copytree(workspace.root / "results/collect/tiny", folder)
-    made_with("0.1")
+    keep_reference(workspace, "0.1")
     (workspace.root / "dvc.lock").unlink()
     workspace.commit("a reference")
-    made_with("0.2")
-    workspace.run("advtrain", "diff", "HEAD", "--study", "tiny@cpu", "--json", "moved.json")
+    keep_reference(workspace, "0.2")
+    out = workspace.run(
+        *("advtrain", "diff", "HEAD", "--study", "tiny@cpu", "--json", "moved.json")
+    ).stdout
+    assert out.startswith("tiny@cpu: what moved from HEAD to the workspace")
     rows = json.loads((workspace.root / "moved.json").read_text())["tiny@cpu"]["rows"]
     assert {row["verdict"] for row in rows} == {"same"}
     assert all(row["changes"] == ["torch: 0.1 → 0.2"] for row in rows)
+    stands = "HEAD has no dvc.lock; its reference run tiny@cpu stands for tiny."
+
+    # Without a name, the reference is compared with the results, and so it is with a lock's.
+    out = workspace.run("advtrain", "diff", "HEAD", "--json", "moved.json").stdout
+    assert "what moved from HEAD (tiny@cpu) to the workspace" in out
+    assert stands in out
+    found = json.loads((workspace.root / "moved.json").read_text())
+    assert list(found) == ["tiny"]
+    changes = found["tiny"]["rows"][0]["changes"]
+    assert any(change.startswith("torch: 0.1 → ") for change in changes)
+    out = workspace.run("advtrain", "diff", "HEAD~1", "HEAD", "--json", "moved.json").stdout
+    assert "what moved from HEAD~1 to HEAD (tiny@cpu)" in out
+    assert stands in out
+    assert list(json.loads((workspace.root / "moved.json").read_text())) == ["tiny"]
+    workspace.commit("another reference")
+    workspace.run("advtrain", "diff", "HEAD~1", "HEAD", "--study", "tiny", "--json", "moved.json")
+    found = json.loads((workspace.root / "moved.json").read_text())
+    assert list(found) == ["tiny@cpu"]
+
+    # A reference is not compared with the workspace's copy of it where that has no results.
+    shutil.rmtree(workspace.root / "results/collect")
+    for side in ("HEAD", "reports/reference/tiny@cpu"):
+        told = workspace.run("advtrain", "diff", side, fails=True).stderr
+        assert "the workspace has no results of tiny" in told
+        assert "`make reproduce STUDY=tiny`" in told
+
+
+def test_results_are_not_compared_by_the_references_beside_them(
+    edited: Workspace, tmp_path: Path
+) -> None:
+    workspace = edited.copy(tmp_path / "work")
+    keep_reference(workspace, "0.1")
+    workspace.commit("a reference beside a lock")
+    workspace.run("advtrain", "diff", "HEAD", "--json", "moved.json")
+    assert list(json.loads((workspace.root / "moved.json").read_text())) == ["tiny"]
 
 
 def test_it_is_written_for_people(edited: Workspace) -> None:

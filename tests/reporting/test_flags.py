@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from advtrain.reporting.flags import (
     merge,
     overfitting,
     robust_overfitting,
+    step_gap,
     stopped,
     unsound,
 )
@@ -83,6 +86,48 @@ def test_both_numbers_are_stated() -> None:
     expected = "catastrophic overfitting: robust accuracy 92.0 % under fgsm, 1.0 % under cw_20"
     assert flag.words(percent_words) == expected
     assert "0.9200 under fgsm, 0.0100 under cw_20" in flag.words(lambda share: f"{share:.4f}")
+
+
+def test_attacks_are_compared_on_the_examples_that_both_met() -> None:
+    # FGSM breaks 0 to 3 of 10 examples; the ensemble met 2, 3, 4 and 5, the last first, and breaks
+    # 2 and 3: both leave 2 of the 4. Over all of their own, FGSM would leave 10 points more.
+    easy = evaluated("fgsm-linf-0.2", 0.6, backwards=1, examples=10)
+    same = replace(
+        evaluated("autoattack-linf-0.2", 0.5, examples=4),
+        example=np.array([5, 4, 3, 2]),
+        robust=np.array([True, True, False, False]),
+    )
+    gap = step_gap([easy, same])
+    assert gap is not None
+    assert (gap.easy_accuracy, gap.hard_accuracy, gap.gap) == (0.5, 0.5, 0.0)
+    assert (gap.examples, gap.met) == (4, 10)
+    # Of 6, 7, 8 and 9 FGSM leaves all and the ensemble one: 75 points, and four times as much.
+    fallen = replace(same, example=np.arange(6, 10), robust=np.array([False, False, False, True]))
+    flag = overfitting([easy, fallen])
+    assert flag is not None
+    assert flag.words(percent_words) == (
+        "catastrophic overfitting: robust accuracy 100.0 % under fgsm, 25.0 % under autoattack, "
+        "on the 4 examples that met both"
+    )
+    # FGSM leaves the first 40 of 100, which the ensemble met, and of which that breaks 30. Over all
+    # of its own FGSM leaves 40 %, 15 points more, which would hide it.
+    hidden = evaluated("fgsm-linf-0.2", 0.0, backwards=1, broken=range(40, 110), examples=100)
+    assert overfitting([hidden, evaluated("autoattack-linf-0.2", 0.25, examples=40)]) is not None
+
+
+def test_attacks_without_a_common_example_are_not_compared() -> None:
+    easy = evaluated("fgsm-linf-0.2", 1.0, backwards=1, examples=10)
+    apart = evaluated("pgd_20-linf-0.2", 0.0, examples=10)
+    assert step_gap([easy, replace(apart, example=np.arange(10, 20))]) is None
+
+
+def test_the_gap_on_most_examples_is_told_of_equal_ones() -> None:
+    easy = evaluated("fgsm-linf-0.2", 1.0, backwards=1)
+    found = step_gap(
+        [evaluated("autoattack-linf-0.2", 0.0, examples=20), easy, evaluated("pgd-linf-0.2", 0.0)]
+    )
+    assert found is not None
+    assert (found.hard, found.examples, found.on) == ("pgd", 100, "")
 
 
 def test_an_attack_without_gradients_is_neither() -> None:

@@ -189,6 +189,24 @@ def test_where_each_recipe_adds_something_the_first_speaks_and_says_what() -> No
     assert "the first whose recipe adds nothing speaks for it" in sheet.reading
 
 
+def test_what_moves_rounding_alone_is_no_addition() -> None:
+    modules = {"pgd_ema": "pgd_at", "pgd_at": "pgd_at", "fast": "fgsm_rs"}
+    rounding = [
+        *("determinism strict", "channels_last True", "compile_mode default", "micro_batch 32"),
+        "halve_on_out_of_memory True",
+    ]
+    additions = {
+        "pgd_ema": ["averaging ema", *rounding],
+        "pgd_at": rounding,
+        "fast": ["precision bfloat16", *rounding],
+    }
+    told = survey_info(modules, method_additions=additions)
+    rows = rows_of([cell(method, 0.8, 0.5) for method in modules], told)
+    assert [method for method, row in rows.items() if row.variant] == ["pgd_at", "fast"]
+    assert "recipe" not in rows["pgd_at"].verdicts[0].evidence(str)
+    assert rows["fast"].verdicts[0].evidence(str).startswith("Its recipe adds precision bfloat16. ")
+
+
 def test_a_gain_does_not_hold_beside_no_gain_over_natural() -> None:
     def gain_of(robust: float) -> tuple[str, str]:
         cells = [

@@ -95,7 +95,7 @@ def test_a_number_moves_by_the_examples_that_moved(collected: Collected) -> None
 
 def test_few_examples_are_noise_and_what_did_not_move_is_the_same(collected: Collected) -> None:
     rows = compare(collected, broken(collected, CELL, "fgsm-linf-0.1", 2))
-    assert find(rows, "pgd_at-linf-0.1", "fgsm", 0.1).word == "within noise"
+    assert find(rows, "pgd_at-linf-0.1", "fgsm", 0.1).word == "not beyond noise"
     assert find(rows, "pgd_at-linf-0.1", "pgd_20", 0.1).word == "same"
     assert find(rows, "pgd_at-linf-0.2", "fgsm", 0.2).word == "same"
 
@@ -104,7 +104,7 @@ def test_seeds_that_disagree_are_noise(collected: Collected) -> None:
     before = broken(collected, "natural-s0", "fgsm-linf-0.1", 10)
     after = broken(collected, "natural-s1", "fgsm-linf-0.1", 10)
     row = find(compare(before, after), "natural", "fgsm", 0.1)
-    assert (row.p, row.word, row.seeds) == (1.0, "within noise", 2)
+    assert (row.p, row.word, row.seeds) == (1.0, "not beyond noise", 2)
 
 
 def test_one_seed_that_moves_by_far_more_than_the_other_is_noise(collected: Collected) -> None:
@@ -114,7 +114,7 @@ def test_one_seed_that_moves_by_far_more_than_the_other_is_noise(collected: Coll
     assert find(compare(collected, together), "natural", "fgsm", 0.1).word == "beyond noise"
     apart = broken(collected, "natural-s0", "fgsm-linf-0.1", 10)
     row = find(compare(collected, apart), "natural", "fgsm", 0.1)
-    assert row.word == "within noise"
+    assert row.word == "not beyond noise"
 
 
 def test_the_worst_case_is_over_the_attacks_of_both(collected: Collected) -> None:
@@ -243,7 +243,9 @@ def test_what_every_number_has_in_common_is_said_once(collected: Collected) -> N
 def test_the_data_are_shares(collected: Collected) -> None:
     rows = compare(collected, broken(collected, CELL, "fgsm-linf-0.1", 2))
     data = moved_data(rows).to_pylist()
-    (row,) = (row for row in data if row["verdict"] == "within noise" and row["number"] == "fgsm")
+    (row,) = (
+        row for row in data if row["verdict"] == "not beyond noise" and row["number"] == "fgsm"
+    )
     assert (row["before"], row["after"], row["moved"]) == (
         pytest.approx(0.65),
         pytest.approx(0.6),

@@ -227,6 +227,16 @@ def test_the_sheet_says_what_differs_and_the_files_hold_shares() -> None:
     assert "nesterov" in data["not_stated"]
 
 
+def test_no_attack_is_named_beside_a_clean_accuracy() -> None:
+    info = poster_info(FREE, published=NAMED)
+    found = free(cell(), recipe={"epochs": 80})
+    clean, robust = (published_sheet([found[one]], info).rows[0] for one in ("clean", "PGD-20"))
+    assert clean[-1].notes == robust[-1].notes[:1]
+    assert robust[-1].notes[1] == f"ours: {PGD}"
+    # The rows that it is read from are named in the files.
+    assert published_data([found["clean"]])["evaluation"].to_pylist() == [PGD]
+
+
 def test_without_published_trainings_there_are_no_rows() -> None:
     info = poster_info(FREE)
     assert free(cell()) != {}

@@ -131,8 +131,35 @@ def test_costs_are_for_each_weight_step() -> None:
     row = next(row for row in rows_of([natural, free], info) if row.claim.name == "free_cost")
     assert row.evidence is not None
     assert row.evidence.value == pytest.approx(1.0)
-    assert row.evidence.words(str) == "8.0 × for the whole training"
+    assert row.evidence.words(str) == "counted, not timed; 8.0 × for the whole training"
     assert row.says == "holds"
+    assert (
+        "not from a clock; the seconds are in the table of costs"
+        in claims_sheet([row], info).reading
+    )
+
+
+def test_every_cost_is_said_to_be_counted() -> None:
+    cells = [cell("natural", 0.0), cell("pgd_at", 0.5, passes=240)]
+    info = poster_info(TWO)
+    costs = [row for row in rows_of(cells, info) if row.claim.quantity == "cost_ratio"]
+    assert len(costs) == 3
+    for row in costs:
+        (line,) = claims_sheet([row], info).rows
+        assert "counted, not timed" in line[-1].notes
+
+
+def test_an_attack_on_half_of_the_images_is_not_the_tutorials() -> None:
+    cells = [cell("natural", 0.0), cell("fgsm", 0.4, passes=60)]
+    info = poster_info({"natural": "natural", "fgsm": "fgsm_mixed"})
+    rows = rows_of(cells, info, own={"fgsm": {"clean_fraction": 0.5}})
+    row = next(row for row in rows if row.claim.work == "jax_tutorial")
+    assert row.evidence is not None
+    assert row.evidence.value == pytest.approx(2.0)  # as is claimed, of another protocol
+    assert row.says == "not comparable"
+    assert [str(one) for one in row.departures] == [
+        "attacked images: all, beside the clean ones → 50.0 % of them, in place of the clean ones"
+    ]
 
 
 def test_fewer_steps_than_claimed_are_not_meant() -> None:
@@ -198,6 +225,20 @@ def test_one_training_that_overfits_to_one_step_shows_that_it_can() -> None:
     assert row.evidence.words(str) == "1 of 2 trainings overfitted to one step"
     assert row.evidence.value == pytest.approx(0.5)
     assert one_step(0.6, 0.7).says == "not seen here"
+
+
+def test_overfitting_to_one_step_is_read_on_the_examples_that_both_attacks_met() -> None:
+    # PGD breaks 500 of 1000 examples; of the first 100, which FGSM met, it breaks all, FGSM 20.
+    easy = evaluated("fgsm-linf-8_255", 0.8, backwards=1, examples=100)
+    info = poster_info({"fgsm": "fgsm_mixed"}, attacks=["fgsm", "pgd_20"])
+    rows = rows_of([cell("fgsm", 0.5, others=(easy,))], info)
+    (row,) = [row for row in rows if row.claim.name == "overfitting"]
+    assert row.evidence is not None
+    assert row.evidence.value == pytest.approx(0.8)
+    assert row.evidence.words(str) == (
+        "1 of 1 trainings overfitted to one step, on the 100 examples that met both"
+    )
+    assert row.says == "holds"
 
 
 def test_without_an_attack_of_one_step_it_is_not_measured() -> None:

@@ -263,9 +263,8 @@ def catastrophic_overfitting(case: Case) -> Finding:
     for attacks in case.balls:
         if gap := step_gap(attacks):
             names = {one.attack: one.name for one in attacks}
-            values: dict[str, float | str] = {**gap._asdict()}
-            values |= {"easy": names[gap.easy], "hard": names[gap.hard]}
-            text = "{easy} leaves {easy_accuracy}, {hard} {hard_accuracy}"
+            values = gap.values | {"easy": names[gap.easy], "hard": names[gap.hard]}
+            text = "{easy} leaves {easy_accuracy}, {hard} {hard_accuracy}" + gap.on
             found.append(Finding(text, values, gap.gap, gap.allowed))
     return worst(found, case.without("no single-step attack beside an iterative one"))
 

@@ -25,6 +25,7 @@ from advtrain.reporting.statistics import (
 )
 from advtrain.reporting.study import StudyInfo
 from advtrain.reporting.verdicts import noise
+from advtrain.reporting.wording import percent_words
 from advtrain.results.names import epsilon_text
 
 RATIO = 0.1
@@ -32,6 +33,14 @@ RATIO = 0.1
 
 LEARNED = ("averaging", "cutout", "extra_fraction", "label_smoothing", "policy")
 """What a recipe can add that changes what is learned, and not only how it is computed."""
+
+EVERY_IMAGE = ("jax_tutorial/cost",)
+"""Claims, by `work/name`, of a method that attacks every image and learns from the clean one too.
+The mixed one here attacks a share of a minibatch, and learns from those images as attacked alone:
+it is another protocol."""
+
+COUNTED = "counted, not timed"
+"""What every ratio of costs is."""
 
 GROWTH = 3
 """How many numbers of replays show whether a growth ends."""
@@ -44,12 +53,14 @@ RULE = (
     "data set is shown for that data set, and not comparable where the study has fewer images, "
     "another network or another budget than it names; where the attack that it names was not run, "
     "it is not measured. Costs are forward and backward passes for each weight step over those of "
-    "natural training, and agree within 10 %. "
+    "natural training, and agree within 10 %: they follow from the method and its steps, and not "
+    "from a clock; the seconds are in the table of costs. "
     "Growth with the replays holds if the best of them exceeds the fewest beyond the noise and the "
     "last step does not grow beyond it. Overfitting to one step, which is claimed to happen, holds "
     "if a training of the method does so: the accuracy under one step exceeds that under several "
-    "by more than 20 points and is more than twice that. Of a training that collapsed, nothing is "
-    "concluded. A method speaks for a claim if its recipe adds nothing but what the claim names."
+    "by more than 20 points and is more than twice that, on the same examples. Of a training that "
+    "collapsed, nothing is concluded. A method speaks for a claim if its recipe adds nothing to "
+    "what is learned but what the claim names."
 )
 """How a verdict is reached, for the reader of the table."""
 
@@ -272,6 +283,10 @@ class _Claim:
         if budget is not None and not math.isclose(budget, row.epsilon or 0.0, rel_tol=1e-9):
             ours = epsilon_text(row.epsilon or 0.0)
             found.append(Departure("epsilon", epsilon_text(budget), ours))
+        if f"{self.claim.work}/{self.claim.name}" in EVERY_IMAGE:
+            attacked = percent_words(1 - training.parameters.get("clean_fraction", 0.0))
+            ours = f"{attacked} of them, in place of the clean ones"
+            found.append(Departure("attacked images", "all, beside the clean ones", ours))
         return tuple(found)
 
     def evidence(self, row: ResultRow, against: ResultRow | None) -> Evidence | None:
@@ -314,8 +329,8 @@ class _Claim:
         if ours is None or theirs is None:
             return None
         whole, each = (ours[k] / theirs[k] for k in (0, 1))
-        text = "" if math.isclose(whole, each) else "{whole} × for the whole training"
-        return Evidence(each, RATIO, text, {"whole": f"{whole:.1f}"})
+        text = "" if math.isclose(whole, each) else "; {whole} × for the whole training"
+        return Evidence(each, RATIO, COUNTED + text, {"whole": f"{whole:.1f}"})
 
     def passes(self, row: ResultRow | None) -> tuple[float, float] | None:
         """Return the passes per training example: of the whole training, of each weight step."""
@@ -333,14 +348,16 @@ class _Claim:
         if row.norm is None or row.epsilon is None:
             return None
         found = [at(cell, (row.norm, row.epsilon), row.weights) for cell in row.cells]
-        gaps = [gap.gap for one in found if (gap := step_gap(one))]
+        gaps = [gap for one in found if (gap := step_gap(one))]
         if not gaps:
             return None
         count = sum(overfitting(one) is not None for one in found)
+        fewest = min(gaps, key=lambda gap: gap.examples)
         return Evidence(
-            mean_and_spread(gaps)[0],
+            mean_and_spread([gap.gap for gap in gaps])[0],
             None,
-            f"{count} of {len(gaps)} trainings overfitted to one step",
+            f"{count} of {len(gaps)} trainings overfitted to one step" + fewest.on,
+            {"examples": str(fewest.examples)},
             says="holds" if count else "not seen here",
         )
 

@@ -7,7 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from advtrain.reporting.measure import Certified, Evaluated, Measured
-from advtrain.reporting.statistics import Correct, Run, difference, wilson
+from advtrain.reporting.statistics import (
+    Correct,
+    Run,
+    common_places,
+    difference,
+    share,
+    wilson,
+)
 
 OVERFITTING_GAP = 0.20
 """By how much a single-step attack's robust accuracy has to exceed the strongest iterative one."""
@@ -77,19 +84,23 @@ def stopped(cell: Measured) -> Flag | None:
 
 
 class StepGap(NamedTuple):
-    """What one step leaves right and several do not.
+    """What one step leaves right and several do not, of the examples that both attacks met.
 
     Attributes:
-        easy: the single-step attack that leaves most.
-        easy_accuracy: what it leaves.
-        hard: the iterative attack that leaves least.
-        hard_accuracy: what it leaves.
+        easy: the single-step attack.
+        easy_accuracy: what it leaves of them.
+        hard: the iterative attack.
+        hard_accuracy: what it leaves of them.
+        examples: how many both met.
+        met: how many met the one of them that met more.
     """
 
     easy: str
     easy_accuracy: float
     hard: str
     hard_accuracy: float
+    examples: int
+    met: int
 
     @property
     def gap(self) -> float:
@@ -101,20 +112,53 @@ class StepGap(NamedTuple):
         """Up to which gap the model is not called overfitted to one step."""
         return max(OVERFITTING_GAP, self.hard_accuracy)
 
+    @property
+    def on(self) -> str:
+        """Say on how many examples, with a place `{examples}`, if they are not all."""
+        return ", on the {examples} examples that met both" if self.examples < self.met else ""
+
+    @property
+    def values(self) -> dict[str, float | str]:
+        """What a text can say of it: the names, the shares, and how many examples."""
+        shares = {"easy_accuracy": self.easy_accuracy, "hard_accuracy": self.hard_accuracy}
+        return {"easy": self.easy, "hard": self.hard, "examples": str(self.examples), **shares}
+
 
 def step_gap(evaluations: Iterable[Evaluated]) -> StepGap | None:
-    """Compare the single-step attacks of one budget with the iterative ones; None without both."""
-    single: dict[str, float] = {}
-    iterative: dict[str, float] = {}
-    for one in evaluations:
-        if one.backwards:
-            kind = single if one.backwards == 1 else iterative
-            kind[one.attack] = float(np.mean(one.robust))
-    if not single or not iterative:
+    """Compare the single-step attacks of one budget with the iterative ones.
+
+    Each two are compared on the examples that both met.
+
+    Returns:
+        The two whose gap exceeds what is allowed by most, or comes nearest to it: where all met
+        the same examples, the single-step attack that leaves most and the iterative one that
+        leaves least. None without two that met the same example.
+    """
+    attacks = sorted(evaluations, key=lambda one: one.attack)
+    found = [
+        gap
+        for easy in attacks
+        for hard in attacks
+        if easy.backwards == 1 and hard.backwards > 1 and (gap := _step_gap(easy, hard))
+    ]
+    # Of equal ones that on most examples, then the last single step by name, the first iterative.
+    return max(found, key=lambda gap: (gap.gap - gap.allowed, gap.examples, gap.easy), default=None)
+
+
+def _step_gap(easy: Evaluated, hard: Evaluated) -> StepGap | None:
+    """Compare two attacks on the examples that both met; None if there are none."""
+    ours, theirs = common_places(easy.example, hard.example)
+    withstood, fallen = easy.robust[ours], hard.robust[theirs]
+    if not len(withstood):
         return None
-    easy = max(single, key=lambda name: (single[name], name))
-    hard = min(iterative, key=lambda name: (iterative[name], name))
-    return StepGap(easy, single[easy], hard, iterative[hard])
+    return StepGap(
+        easy=easy.attack,
+        easy_accuracy=share(withstood),
+        hard=hard.attack,
+        hard_accuracy=share(fallen),
+        examples=len(withstood),
+        met=max(len(easy.example), len(hard.example)),
+    )
 
 
 def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
@@ -122,8 +166,9 @@ def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
 
     That is: at one budget, the robust accuracy under a single-step attack (one backward pass)
     exceeds that under the strongest iterative one (several) by more than 20 points and is more
-    than twice that (several steps cost every defence some points at large budgets). Named by Wong
-    et al. (2020), where the second goes to zero within an epoch.
+    than twice that (several steps cost every defence some points at large budgets), both on the
+    examples that met the two. Named by Wong et al. (2020), where the second goes to zero within an
+    epoch.
     """
     found = step_gap(evaluations)
     # The tolerance keeps a gap of exactly 20 points out, whatever the rounding of the two shares.
@@ -131,8 +176,8 @@ def overfitting(evaluations: Iterable[Evaluated]) -> Flag | None:
         return None
     return Flag(
         "catastrophic overfitting",
-        "robust accuracy {easy_accuracy} under {easy}, {hard_accuracy} under {hard}",
-        found._asdict(),
+        "robust accuracy {easy_accuracy} under {easy}, {hard_accuracy} under {hard}" + found.on,
+        found.values,
     )
 
 

@@ -13,6 +13,9 @@ from advtrain.reporting.statistics import Difference, difference
 from advtrain.reporting.study import StudyInfo
 from advtrain.reporting.verdicts import Verdict, judge
 
+ROUNDING = ("determinism", "channels_last", "compile_mode", "micro_batch", "halve_on_out_of_memory")
+"""What a recipe can set that changes how it is computed, and adds nothing to what is learned."""
+
 
 @dataclass(frozen=True)
 class MethodRow:
@@ -51,7 +54,7 @@ def method_rows(results: Sequence[ResultRow], info: StudyInfo, claims: Claims) -
         results: the rows of the results.
         info: the study. Its natural training is the first method of that module; of several
             methods that are one of the survey's variants, the first whose recipe adds nothing
-            stands for it, or the first of all.
+            to what is learned stands for it, or the first of all.
         claims: the survey's.
 
     Returns:
@@ -83,7 +86,7 @@ def method_rows(results: Sequence[ResultRow], info: StudyInfo, claims: Claims) -
             }
             verdicts: tuple[Verdict, ...] = ()
             if variant and row.clean:
-                added = info["method_additions"].get(row.unit.method, [])
+                added = _added(info, row.unit.method)
                 verdicts = _verdicts(claims, variant, row, rivals, gain, added)
             rows.append(_row(row, reference, gain, variant, verdicts))
     return rows
@@ -128,8 +131,8 @@ def methods_data(rows: Sequence[MethodRow]) -> pa.Table:
 def _speakers(info: StudyInfo, claims: Claims) -> dict[str, Variant]:
     """Say which method stands for which variant.
 
-    It was trained from scratch, by itself, and its recipe adds nothing to the variant; if all of
-    the variant's do, it is the first of them.
+    It was trained from scratch, by itself, and its recipe adds nothing to what is learned; if all
+    of the variant's do, it is the first of them.
     """
     alone = [m for m in info["methods"] if not any(info["method_upstream"].get(m, {}).values())]
     found: dict[str, Variant] = {}
@@ -140,10 +143,19 @@ def _speakers(info: StudyInfo, claims: Claims) -> dict[str, Variant]:
             if info["method_modules"].get(method) == variant.module
             and info["method_updates"].get(method) == variant.update
         ]
-        bare = [method for method in of_it if not info["method_additions"].get(method)]
+        bare = [method for method in of_it if not _added(info, method)]
         if of_it:
             found[(bare or of_it)[0]] = variant
     return found
+
+
+def _added(info: StudyInfo, method: str) -> list[str]:
+    """List what a method's recipe adds to what is learned: `averaging ema`."""
+    return [
+        one
+        for one in info["method_additions"].get(method, [])
+        if one.partition(" ")[0] not in ROUNDING
+    ]
 
 
 def _row(

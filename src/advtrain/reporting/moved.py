@@ -30,7 +30,7 @@ from advtrain.reporting.statistics import (
 from advtrain.reporting.study import StudyInfo
 from advtrain.results.collect import Collected
 
-Word = Literal["same", "within noise", "beyond noise", "only before", "only after"]
+Word = Literal["same", "not beyond noise", "beyond noise", "only before", "only after"]
 
 DEVIATIONS = 2
 """How many deviations over seeds a number has to move by, where there are several seeds."""
@@ -271,14 +271,22 @@ def _row(unit: Unit, number: Number, old: Runs, new: Runs, *, same_data: bool) -
     if gap is None:
         gap, p = _unpaired(theirs, ours)
         return MovedRow(
-            unit, number, "within noise", before, after, gap, paired=False, seeds=len(seeds), p=p
+            unit,
+            number,
+            "not beyond noise",
+            before,
+            after,
+            gap,
+            paired=False,
+            seeds=len(seeds),
+            p=p,
         )
     pairs = list(zip(ours, theirs, strict=True))
     tests = [mcnemar(one, other) for one, other in pairs]
     agree = len({np.sign(only - lonely) for only, lonely, _ in tests}) == 1
     p = max(p for _, _, p in tests) if agree else 1.0
     same = all(_same(one, other) for one, other in pairs)
-    word: Word = "same" if same else "within noise"
+    word: Word = "same" if same else "not beyond noise"
     return MovedRow(unit, number, word, before, after, gap, paired=True, seeds=len(seeds), p=p)
 
 
@@ -313,12 +321,12 @@ def _unpaired(theirs: Sequence[Run], ours: Sequence[Run]) -> tuple[Difference, f
 
 def _judged(rows: Sequence[MovedRow]) -> list[MovedRow]:
     """Correct the p-values for the numbers that are not the same, and say what is beyond noise."""
-    tested = [place for place, row in enumerate(rows) if row.word == "within noise"]
+    tested = [place for place, row in enumerate(rows) if row.word == "not beyond noise"]
     judged = list(rows)
     adjusted = holm([rows[place].p for place in tested])
     for place, p in zip(tested, adjusted, strict=True):
         row = rows[place]
-        word: Word = "beyond noise" if p < LEVEL and _beyond_seeds(row.gap) else "within noise"
+        word: Word = "beyond noise" if p < LEVEL and _beyond_seeds(row.gap) else "not beyond noise"
         judged[place] = replace(row, adjusted=p, word=word)
     return judged
 
@@ -365,7 +373,7 @@ def _reading(rows: Sequence[MovedRow], common: Sequence[str]) -> str:
     alone = Counter(row.word for row in rows if row.gap is None)
     if not rows:
         return "There is nothing to compare."
-    words: tuple[Word, ...] = ("same", "within noise", "beyond noise")
+    words: tuple[Word, ...] = ("same", "not beyond noise", "beyond noise")
     told = [f"{counts[word]} {word}" for word in words if counts[word]]
     told += [f"{count} rows {word}" for word, count in sorted(alone.items())]
     said = f"Of {counts.total()} numbers: {', '.join(told)}. Same: no example differs."
@@ -385,8 +393,10 @@ def _reading(rows: Sequence[MovedRow], common: Sequence[str]) -> str:
         said += (
             f" Beyond noise: at a level of {LEVEL:.2f} over all numbers that are not the same "
             f"(Holm's correction) and, with several seeds, by more than {DEVIATIONS} deviations of "
-            f"the difference over seeds. With one seed the test is about these two networks: it "
-            f"does not know how much another training of the same kind would differ."
+            f"the difference over seeds. An interval is of its number alone, without the "
+            f"correction: one that excludes 0 may stand beside 'not beyond noise'. With one seed "
+            f"the test is about these two networks: it does not know how much another training of "
+            f"the same kind would differ."
         )
     return said + (f" Changed for every number shown: {'; '.join(common)}." if common else "")
 

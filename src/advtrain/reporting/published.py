@@ -69,7 +69,7 @@ class PublishedRow:
         method: of the study.
         number: as it was published.
         unit: the cells that it stands beside; None if the study has none.
-        evaluation: the name of ours; empty where none was run.
+        read_from: the name of ours in whose rows the accuracy is; empty where none was run.
         weights: of ours.
         cells: those with numbers.
         ours: the accuracy; None where nothing was run, and for a time.
@@ -83,7 +83,7 @@ class PublishedRow:
     method: str
     number: Number
     unit: Unit | None = None
-    evaluation: str = ""
+    read_from: str = ""
     weights: str = ""
     cells: tuple[Measured, ...] = ()
     ours: Estimate | None = None
@@ -92,6 +92,11 @@ class PublishedRow:
     flags: tuple[Flag, ...] = ()
     relative: float | None = None
     published_relative: float | None = None
+
+    @property
+    def evaluation(self) -> str:
+        """The attack or certificate of ours that counts; none does for clean accuracy."""
+        return "" if self.number.evaluation.quantity == "clean_accuracy" else self.read_from
 
     @property
     def timed(self) -> bool:
@@ -227,7 +232,7 @@ def _row(
         method=method,
         number=number,
         unit=unit,
-        evaluation=one.name,
+        read_from=one.name,
         weights=one.weights,
         cells=tuple(cell for cell, _ in found),
         ours=estimate([run for _, run in found]),
@@ -357,7 +362,7 @@ def published_data(rows: Sequence[PublishedRow]) -> pa.Table:
         "published_seeds": pa.array([one.seeds for one in numbers], pa.int64()),
         "source": pa.array([one.source for one in numbers], pa.string()),
         "grade": pa.array([one.grade for one in numbers], pa.string()),
-        "evaluation": pa.array([row.evaluation or None for row in rows], pa.string()),
+        "evaluation": pa.array([row.read_from or None for row in rows], pa.string()),
         "weights": pa.array([row.weights or None for row in rows], pa.string()),
     }
     columns |= estimate_columns("ours", [row.ours for row in rows])
