@@ -39,7 +39,7 @@ paper: env
 	@$(RUN) python -m pipeline.paper
 
 test: env
-	@$(RUN) pytest -n 2 --dist worksteal
+	@$(RUN) pytest -n 3 --dist worksteal
 
 check: env
 	@$(RUN) ruff check $(CHECKED) && ruff format --check $(CHECKED)

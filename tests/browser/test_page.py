@@ -260,7 +260,8 @@ def test_a_kept_run_says_so_and_has_no_run_in_mlflow(open_page: Open) -> None:
     link.click()
     assert page.locator("[id='lineage-fake-cpu-natural']").get_attribute("open") is not None
     command = section.locator("code.command").first.text_content()
-    assert command == "snakemake --cores all -- .pipeline/fresh/train/fake/natural-s0"
+    node = ".pipeline/fresh/train/fake/natural-s0"
+    assert command == f"snakemake --cores all --config 'run=[fake]' -- {node}"
 
 
 def test_on_paper_everything_is_unfolded_and_dark_on_light(open_page: Open) -> None:
