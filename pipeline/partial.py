@@ -89,7 +89,7 @@ def _study(graph: Graph, found: dict[str, State], name: str) -> StudyReport:
             failures.append({"cell": cell, "stage": "collect", "state": "failed", "cause": cause})
         else:
             records.append(record)
-    info = study_info(tables.params, prepared, failures)
+    info = study_info(tables.params, graph.root, failures)
     if records:
         write_collected(collect(name, records, prepared=prepared), folder / "collect")
         write_figures(folder / "collect", info, folder / "figures")

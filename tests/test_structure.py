@@ -9,7 +9,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/advtrain"
 FLOORS = (
-    *("params", "provenance", "graph", "noise", "threat", "data", "models", "attacks", "bounds"),
+    *(
+        "command_error",
+        "params",
+        "provenance",
+        "graph",
+        "noise",
+        "threat",
+        "data",
+        "models",
+        "attacks",
+        "bounds",
+    ),
     *("methods", "certificates", "training", "evaluation", "results", "published"),
     *("reporting", "tracking", "standalone"),
     *("evaluate_command", "export_command", "diff_command", "reference_command", "cli"),

@@ -13,5 +13,5 @@ if TYPE_CHECKING:
 
 def run(job: Job) -> None:
     """Draw the figures."""
-    info = study_info(job.params, job.root / "data/prepared" / job.params["dataset"])
+    info = study_info(job.params, job.root)
     write_figures(job.input_folder("collect"), info, job.output_folder())

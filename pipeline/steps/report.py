@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advtrain.graph.references import study_of
 from advtrain.reporting.html import write_report
 from advtrain.reporting.metrics import write_metrics
 from advtrain.reporting.paper import write_paper
@@ -28,7 +29,7 @@ def run(job: Job) -> None:
     elsewhere = [
         _report(job, shown)
         for shown in job.params["references"]
-        if shown["name"].partition("@")[0] not in ran
+        if study_of(shown["name"]) not in ran
     ]
     write_report([*here, *elsewhere], job.output("index.html"))
     write_paper(here, job.output_folder())
@@ -39,7 +40,7 @@ def run(job: Job) -> None:
 def _report(job: Job, shown: Mapping[str, Any]) -> StudyReport:
     name = shown["name"]
     return StudyReport(
-        info=study_info(shown, job.root / "data/prepared" / shown["dataset"]),
+        info=study_info(shown, job.root),
         collected=job.root / "results/collect" / name,
         figures=job.root / "reports/figures" / name,
         reference=shown.get("reference"),
@@ -51,6 +52,6 @@ def _report(job: Job, shown: Mapping[str, Any]) -> StudyReport:
                 collected=job.root / "results/collect" / one["name"],
             )
             for one in job.params["references"]
-            if one["name"].partition("@")[0] == name
+            if study_of(one["name"]) == name
         ),
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def run(job: Job) -> None:
     """Write the tables, and the cards of the cells that were trained here."""
-    info = study_info(job.params, job.root / "data/prepared" / job.params["dataset"])
+    info = study_info(job.params, job.root)
     write_tables(job.input_folder("collect"), info, job.output_folder())
     if "reference" not in job.params:
         write_cards(job.input_folder("collect"), info, job.output_folder() / "cards")

@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from advtrain import diff_command, evaluate_command, export_command
-from advtrain.diff_command import DiffError
-from advtrain.evaluate_command import EvaluateError, with_evaluations
-from advtrain.export_command import ExportError
+from advtrain import evaluate_command
+from advtrain.command_error import CommandError
+from advtrain.evaluate_command import with_evaluations
 from advtrain.graph.costs import Rates, estimate
 from advtrain.graph.forecast import basis_line, forecasts, hours_line
 from advtrain.graph.nodes import STAGES, DuplicateCellError, Graph, Node
@@ -25,14 +24,9 @@ from advtrain.graph.states import State, orphans, states, todo
 from advtrain.graph.store import Store
 from advtrain.params.reader import ParamsError, did_you_mean, read
 from advtrain.params.schema import Params
-from advtrain.reference_command import NotFinishedError, keep_reference
 from advtrain.tracking.live import duration, progress_line
 
 GIB = 1 << 30
-
-
-class CommandError(Exception):
-    """The command cannot do what was asked; the message says why and what to do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,10 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(arguments, "study", None):
             params = _with_run(with_evaluations(root, params), arguments.study)
         code: int = arguments.function(root, params, arguments)
-    except (
-        *(ParamsError, DuplicateCellError, CommandError),
-        *(DiffError, EvaluateError, ExportError, NotFinishedError),
-    ) as error:
+    except (ParamsError, DuplicateCellError, CommandError) as error:
         print(error, file=sys.stderr)
         return 2
     except BrokenPipeError:  # `advtrain status | head`
@@ -93,11 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     command = add(
         "export", export, "a cell's weights, code and card, for plain PyTorch", studies=False
     )
-    export_command.add_arguments(command)
+    _add_export_arguments(command)
     command = add(
         "diff", diff, "which numbers moved between two commits, by how much, why", studies=False
     )
-    diff_command.add_arguments(command)
+    _add_diff_arguments(command)
     command = add(
         "reference", reference, "keep a finished study's rows in the repository", studies=False
     )
@@ -106,6 +97,45 @@ def _parser() -> argparse.ArgumentParser:
     command = add("select", select, "write the studies to run into params.yaml", studies=False)
     command.add_argument("names", nargs="+", metavar="NAME")
     return parser
+
+
+def _add_export_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of `advtrain export`."""
+    command.add_argument("cell", metavar="CELL", help="its name, or STUDY/CELL if several have it")
+    command.add_argument("--weights", default="last", choices=("last", "best"))
+    command.add_argument(
+        "--out", metavar="DIR", help="a new folder; default exports/STUDY/CELL[-best]"
+    )
+    command.add_argument("--mlflow", action="store_true", help="add an MLflow model")
+    command.add_argument(
+        "--collapsed", action="store_true", help="export it even if its training collapsed"
+    )
+
+
+def _add_diff_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of `advtrain diff`."""
+    command.add_argument(
+        "before",
+        metavar="REV1",
+        help="a commit, branch, tag or DVC experiment with a dvc.lock or reference rows, or a "
+        "folder of collected rows (reports/reference/...); with --params, a params file",
+    )
+    command.add_argument("after", metavar="REV2", nargs="?", help="likewise; default the workspace")
+    command.add_argument(
+        "--params",
+        action="store_true",
+        help="compare the finished cells of two params files, from the store",
+    )
+    command.add_argument(
+        "--study",
+        dest="only",
+        nargs="+",
+        metavar="NAME",
+        help="these (digits, or a reference run: digits@cpu); default all in both",
+    )
+    command.add_argument("--same", action="store_true", help="show what did not move, too")
+    for ending, what in (("json", "JSON"), ("md", "Markdown"), ("html", "a page")):
+        command.add_argument(f"--{ending}", metavar="FILE", help=f"write it as {what}, too")
 
 
 def find_root(start: Path) -> Path:
@@ -310,6 +340,8 @@ def evaluate(root: Path, params: Params, arguments: argparse.Namespace) -> int:
 
 def reference(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     """Copy the collected rows of finished studies to where git keeps them."""
+    from advtrain.reference_command import keep_reference
+
     graph = Graph(_with_run(params, arguments.names), root)
     for name in arguments.names:
         folder = keep_reference(root, graph, name, arguments.device)
@@ -319,6 +351,8 @@ def reference(root: Path, params: Params, arguments: argparse.Namespace) -> int:
 
 def export(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     """Write a cell's weights where plain PyTorch can load them, with the card."""
+    from advtrain import export_command
+
     out = export_command.export(root, Path.cwd(), params, arguments)
     print(f"{out}: README.md says what it is and how to load it")
     return 0
@@ -326,6 +360,8 @@ def export(root: Path, params: Params, arguments: argparse.Namespace) -> int:
 
 def diff(root: Path, params: Params, arguments: argparse.Namespace) -> int:
     """Print which numbers moved; 1 if one did beyond noise."""
+    from advtrain import diff_command
+
     found = diff_command.compare(root, Path.cwd(), params, arguments)
     diff_command.write(found, Path.cwd(), arguments)
     return 1 if diff_command.beyond_noise(found) else 0

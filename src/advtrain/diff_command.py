@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from advtrain.command_error import CommandError
 from advtrain.evaluate_command import with_evaluations
 from advtrain.graph.nodes import Graph, Node
 from advtrain.graph.records import Manifest, read_manifest, write_json
-from advtrain.graph.references import FACTS
+from advtrain.graph.references import FACTS, study_of
 from advtrain.graph.references import FOLDER as REFERENCES
 from advtrain.graph.store import Store
 from advtrain.params.reader import did_you_mean, read
@@ -34,7 +35,7 @@ EVALUATED = ("attack", "certify")
 NO_LOCK = "it has no dvc.lock, which `dvc repro` writes and a commit keeps with its results"
 
 
-class DiffError(Exception):
+class DiffError(CommandError):
     """The two cannot be compared; the message says why and what to do."""
 
 
@@ -62,14 +63,14 @@ class Source:
 
     def has(self, wanted: str) -> list[str]:
         """List what it has of a study, or of a reference: that, or what may be compared with it."""
-        study = _study(wanted)
+        study = study_of(wanted)
         if wanted in self.references:
             return [wanted]
         if study in self.studies:
             return [study]
         if wanted != study or self.here:
             return []
-        return [name for name in self.references if _study(name) == study]
+        return [name for name in self.references if study_of(name) == study]
 
     def called(self, name: str) -> str:
         """Name it with the reference that is read of it, if that is not its name anyway."""
@@ -81,11 +82,11 @@ class Source:
             return ""
         if self.lacks:
             why = f"{self.name} has no dvc.lock"
-        elif _study(name) in self.studies:
+        elif study_of(name) in self.studies:
             return ""  # it was asked for
         else:
-            why = f"{self.name} has no results of {_study(name)}"
-        return f"{why}; its reference run {name} stands for {_study(name)}. "
+            why = f"{self.name} has no results of {study_of(name)}"
+        return f"{why}; its reference run {name} stands for {study_of(name)}. "
 
 
 @dataclass(frozen=True)
@@ -95,32 +96,6 @@ class Moved:
     study: str
     rows: Sequence[MovedRow]
     sheet: Sheet
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the options of `advtrain diff`."""
-    command.add_argument(
-        "before",
-        metavar="REV1",
-        help="a commit, branch, tag or DVC experiment with a dvc.lock or reference rows, or a "
-        "folder of collected rows (reports/reference/...); with --params, a params file",
-    )
-    command.add_argument("after", metavar="REV2", nargs="?", help="likewise; default the workspace")
-    command.add_argument(
-        "--params",
-        action="store_true",
-        help="compare the finished cells of two params files, from the store",
-    )
-    command.add_argument(
-        "--study",
-        dest="only",
-        nargs="+",
-        metavar="NAME",
-        help="these (digits, or a reference run: digits@cpu); default all in both",
-    )
-    command.add_argument("--same", action="store_true", help="show what did not move, too")
-    for ending, what in (("json", "JSON"), ("md", "Markdown"), ("html", "a page")):
-        command.add_argument(f"--{ending}", metavar="FILE", help=f"write it as {what}, too")
 
 
 def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespace) -> list[Moved]:
@@ -150,7 +125,7 @@ def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespac
             if unknown or not side.has(study):
                 raise DiffError(_absent(side, other, study, params))
     if not wanted:
-        for study in (*before.studies, *map(_study, before.references)):
+        for study in (*before.studies, *map(study_of, before.references)):
             if after.here and study in params.studies:
                 raise DiffError(_absent(after, before, study, params))
         raise DiffError(
@@ -169,7 +144,7 @@ def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespac
                 names = before.called(earlier), after.called(later)
                 note = before.stand_in(earlier) + after.stand_in(later)
                 references = dict.fromkeys(name for name in (earlier, later) if "@" in name)
-                label = _study(study) if len(pairs) == 1 else " → ".join(references)
+                label = study_of(study) if len(pairs) == 1 else " → ".join(references)
             elif "@" in earlier:
                 info = {**info, "title": earlier}
             rows = moved_rows(old, new, info)
@@ -183,7 +158,7 @@ def compare(root: Path, here: Path, params: Params, arguments: argparse.Namespac
 
 def _in_both(before: Source, after: Source) -> list[str]:
     """List the studies that both have results of, or a reference that stands for them."""
-    studies = dict.fromkeys([*after.studies, *map(_study, after.references)])
+    studies = dict.fromkeys([*after.studies, *map(study_of, after.references)])
     return [study for study in studies if before.has(study) and after.has(study)]
 
 
@@ -195,10 +170,10 @@ def _pairs(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, str]]:
 
 def _absent(side: Source, other: Source, study: str, params: Params) -> str:
     """Say that a side has nothing of a study, and what to do."""
-    if side.here and _study(study) in params.studies and other.has(study):
+    if side.here and study_of(study) in params.studies and other.has(study):
         return (
-            f"{side.name} has no results of {_study(study)} to compare with {other.name}; "
-            f"`make reproduce STUDY={_study(study)}` makes them"
+            f"{side.name} has no results of {study_of(study)} to compare with {other.name}; "
+            f"`make reproduce STUDY={study_of(study)}` makes them"
         )
     return (
         f"{side.name} has no rows of the study {study}"
@@ -239,7 +214,7 @@ def _source(root: Path, here: Path, given: str | None) -> Source:
         return _workspace(root)
     folder = here / given
     if (folder / "outcomes.parquet").is_file():
-        name, study = folder.name, _study(folder.name)
+        name, study = folder.name, study_of(folder.name)
         committed = name != study and (folder / FACTS).is_file()
         kept = ((), (name,)) if committed else ((study,), ())
         return Source(name, kept[0], lambda _: _reference(folder), kept[1])
@@ -416,7 +391,7 @@ def _read(folder: Path, name: str) -> Collected:
 def _info(root: Path, params: Params, study: str, collected: Sequence[Collected]) -> StudyInfo:
     """Tell of a study what `params.yaml` says; of one that is not there, what the rows say."""
     params = with_evaluations(root, params)
-    study = _study(study)
+    study = study_of(study)
     if study in params.studies:
         graph = Graph(replace(params, run=(study,)), root, names_only=True)
         shown = graph[f"tables:{study}"].params
@@ -425,11 +400,6 @@ def _info(root: Path, params: Params, study: str, collected: Sequence[Collected]
     empty: dict[str, Any] = {name: {} for name in StudyInfo.__annotations__}
     told = {"name": study, "title": study, "methods": list(methods), "attacks": []}
     return check_info({**empty, **told, "classes": UNKNOWN, "failures": []})
-
-
-def _study(name: str) -> str:
-    """Return the study of a reference, which has the name of its device behind."""
-    return name.partition("@")[0]
 
 
 def _listed(side: Source) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from advtrain.command_error import CommandError
 from advtrain.graph.nodes import Graph
 from advtrain.params.quantities import fraction
 from advtrain.params.reader import NORMS, SECTIONS, ParamsError, did_you_mean, load_yaml, read
@@ -26,7 +27,7 @@ EPSILONS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 """The budget of each norm at which most robustness on small colour images is reported."""
 
 
-class EvaluateError(Exception):
+class EvaluateError(CommandError):
     """The command line cannot be made a study; the message says why and what to do."""
 
 

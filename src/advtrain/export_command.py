@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from advtrain.command_error import CommandError
 from advtrain.evaluate_command import with_evaluations
 from advtrain.graph.files import imported_beside
 from advtrain.graph.nodes import Graph
@@ -28,27 +29,13 @@ from advtrain.results.collect import read_collected
 from advtrain.results.files import DamagedFileError
 from advtrain.standalone import files, standalone
 
-WEIGHTS = ("last", "best")
 FOLDER = "exports"
 BESIDE = "code"
 """The folder of the export that holds the files of a user's own network."""
 
 
-class ExportError(Exception):
+class ExportError(CommandError):
     """The cell cannot be exported; the message says why and what to do."""
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the options of `advtrain export`."""
-    command.add_argument("cell", metavar="CELL", help="its name, or STUDY/CELL if several have it")
-    command.add_argument("--weights", default="last", choices=WEIGHTS)
-    command.add_argument(
-        "--out", metavar="DIR", help=f"a new folder; default {FOLDER}/STUDY/CELL[-best]"
-    )
-    command.add_argument("--mlflow", action="store_true", help="add an MLflow model")
-    command.add_argument(
-        "--collapsed", action="store_true", help="export it even if its training collapsed"
-    )
 
 
 def export(root: Path, here: Path, params: Params, arguments: argparse.Namespace) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from advtrain.command_error import CommandError
 from advtrain.graph.nodes import COLLECTED, Graph, Node
 from advtrain.graph.records import read_manifest, write_json
 from advtrain.graph.references import FACTS, FOLDER
@@ -19,7 +20,7 @@ from advtrain.provenance import hash_file
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
-class NotFinishedError(Exception):
+class NotFinishedError(CommandError):
     """The study cannot be a reference; the message says why and what to do."""
 
 

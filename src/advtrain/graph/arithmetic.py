@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from advtrain.graph.costs import CostModel
+from advtrain.graph.costs import CostModel, passes_spent
 from advtrain.graph.nodes import Node
-from advtrain.graph.passes import evaluation_passes
 
 ASSUMED = {"float32": 40e12, "tf32": 130e12, "bfloat16": 250e12, "float16": 250e12}
 """Operations per second of one H200 that a training reaches, by precision: guesses, a third of what
@@ -93,16 +92,10 @@ def arithmetic_hours(node: Node, passes: CostModel, flops: FlopModel) -> float |
             return None
         precision, examples = recipe["parameters"].get("precision", "float32"), facts.train
     else:
-        spent = _evaluation(params)
+        spent = passes_spent(params)
         precision = params.get("precision") or "float32"
         examples = min(params.get("examples") or facts.test, facts.test)
     return spent * examples * forward / ASSUMED[precision] / 3600
-
-
-def _evaluation(params: Mapping[str, Any]) -> float:
-    work = params.get("attack") or params.get("certificate") or {}
-    norm = (params.get("threat") or {}).get("norm", "")
-    return evaluation_passes(work.get("module", "probe"), work.get("parameters", {}), norm)
 
 
 def _facts(node: Node) -> Facts | None:

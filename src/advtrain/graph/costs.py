@@ -218,7 +218,7 @@ def _scaled(
         return _scaled_training(sample, params, rates, same=same)
     if same:
         return sample.seconds
-    more = _passes(params) / _passes(sample.params)
+    more = passes_spent(params) / passes_spent(sample.params)
     if sample.examples and examples:
         more *= examples / sample.examples
     return sample.seconds * more
@@ -360,7 +360,7 @@ def _epochs(params: Mapping[str, Any]) -> int:
     return math.ceil(epochs / replays)
 
 
-def _passes(params: Mapping[str, Any]) -> float:
+def passes_spent(params: Mapping[str, Any]) -> float:
     """Return the passes of an example that withstands an evaluation."""
     work, norm = _work(params), (params.get("threat") or {}).get("norm", "")
     return evaluation_passes(work["module"], work["parameters"], norm)

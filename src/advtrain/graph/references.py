@@ -45,6 +45,11 @@ class Reference:
         )
 
 
+def study_of(name: str) -> str:
+    """Return the study of a reference run (`cifar10_cpu@cpu`); a study is its own."""
+    return name.partition("@")[0]
+
+
 def references(root: Path) -> Iterator[Reference]:
     """Read what is committed, by name.
 
@@ -58,7 +63,7 @@ def references(root: Path) -> Iterator[Reference]:
             facts = json.loads(path.read_text(encoding="utf-8"))
             found = Reference(
                 name=folder.name,
-                study=folder.name.partition("@")[0],
+                study=study_of(folder.name),
                 folder=folder.relative_to(root).as_posix(),
                 facts=facts,
                 files={one.name: hash_file(one) for one in sorted(folder.glob("*.parquet"))},

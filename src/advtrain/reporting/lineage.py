@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from advtrain.graph.dotted import flatten
+from advtrain.graph.references import study_of
 from advtrain.published.protocols import Departure
 from advtrain.published.registry import Registry
 from advtrain.reporting import wording
@@ -174,7 +175,7 @@ def lineages(
     described = {cell: json.loads(row["evaluations"]) for cell, row in rows.items()}
     protocols = _protocols(described.values())
     # The kept run of a study is computed again as a run of that study.
-    study = info["name"].partition("@")[0]
+    study = study_of(info["name"])
     # A study of one cell has nothing to tell it from.
     alone = len(rows) < 2
     shared_params = {} if alone else _shared(flat.values())
@@ -272,8 +273,8 @@ def _attack(
 
 def _command(stage: str, info: StudyInfo, name: str) -> str:
     """Return what computes a node again; of a reference run, its study has to be named."""
-    study, _, kept = info["name"].partition("@")
-    config = f" --config 'run=[{study}]'" if kept else ""
+    study = study_of(info["name"])
+    config = f" --config 'run=[{study}]'" if study != info["name"] else ""
     return f"snakemake --cores all{config} -- .pipeline/fresh/{stage}/{study}/{name}"
 
 
